@@ -1,0 +1,149 @@
+"""Global aggregation: PSP, ASPP and CGNL, and running any of them at half resolution (GALD, section III-A; NL is `NonLocal`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.sampling import AverageSampling
+
+
+class PSP(nn.Module):
+    """Pyramid pooling: the map beside its averages over 1, 4, 9 and 36 cells, joined by a 3x3 convolution.
+
+    `[B, C, H, W] -> [B, out_channels, H, W]`. `act` is the ReLU after each pooled convolution and `map_first` the order
+    of the concatenation: both true in mmsegmentation, both false in GALD's official code.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 512,
+        channels: int = 512,
+        bins: tuple[int, ...] = (1, 2, 3, 6),
+        act: bool = True,
+        map_first: bool = True,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pool = AverageSampling(bins)
+        self.stages = nn.ModuleList(ConvNormAct(in_channels, channels, act=act) for _ in bins)
+        self.bottleneck = ConvNormAct(in_channels + len(bins) * channels, out_channels, 3)
+        self.map_first = map_first
+        self.align_corners = align_corners
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        bins = self.pool.sizes
+        cells = self.pool(x)[0].split([size * size for size in bins], dim=2)
+        pooled = [
+            resize(stage(cell.unflatten(2, (size, size))), x.shape[-2:], self.align_corners)
+            for stage, cell, size in zip(self.stages, cells, bins, strict=True)
+        ]
+        return self.bottleneck(torch.cat([x, *pooled] if self.map_first else [*pooled, x], dim=1))
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: image average, 1x1 and three dilated 3x3 convolutions, joined by a 3x3 one.
+
+    `[B, C, H, W] -> [B, out_channels, H, W]`; `rates` are the dilations at the map's own resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 512,
+        channels: int = 256,
+        rates: tuple[int, ...] = (12, 24, 36),
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.image = ConvNormAct(in_channels, channels)
+        self.branches = nn.ModuleList(
+            [ConvNormAct(in_channels, channels)]
+            + [ConvNormAct(in_channels, channels, 3, dilation=rate) for rate in rates]
+        )
+        self.bottleneck = ConvNormAct((len(rates) + 2) * channels, out_channels, 3)
+        self.align_corners = align_corners
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.image(x.mean(dim=(2, 3), keepdim=True))
+        image = image.expand(-1, -1, x.shape[2], x.shape[3])
+        return self.bottleneck(torch.cat([image, *(branch(x) for branch in self.branches)], dim=1))
+
+
+class CGNL(nn.Module):
+    """Compact generalised non-local block with a dot-product kernel (GALD's reference [13]). `[B, C, H, W]` to the same.
+
+    Within each of `groups` groups of c = channels / groups, one scalar a = sum(p . g) relates all positions and channels.
+    Ours follows the published formula: y = a / (c H W) t, then the grouped 1x1 convolution z, plus x; the aggregate's
+    magnitude acts on the output. `official=True` is GALD's and ANN's code: y = a t without the mean, then a GroupNorm
+    over the very groups of z, which divides the magnitude of a out again, so that only its sign is left;
+    `official_scale` is its `use_scale` (a / sqrt(c H W)), without effect but for rounding.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int | None = None,
+        groups: int = 8,
+        official: bool = False,
+        official_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = in_channels // 2 if channels is None else channels
+        if channels % groups or in_channels % groups:
+            raise ValueError(f"groups={groups} must divide the channels {in_channels} and {channels} of CGNL")
+        self.t = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.p = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.g = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.z = nn.Conv2d(channels, in_channels, 1, groups=groups, bias=False)
+        self.norm = nn.GroupNorm(groups, in_channels) if official else nn.Identity()
+        self.groups = groups
+        self.official = official
+        self.official_scale = official_scale
+        self.out_channels = in_channels
+
+    def aggregate(self, x: Tensor) -> Tensor:
+        """The scalar of every group `[B, groups]` in float32 (float64 for float64), already divided as the form asks."""
+        p, g = self.p(x), self.g(x)
+        exact = torch.promote_types(p.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            products = (p.to(exact) * g.to(exact)).flatten(1).unflatten(1, (self.groups, -1))
+            total = products.shape[2]
+            if not self.official:
+                return products.mean(2)
+            return products.sum(2) / total**0.5 if self.official_scale else products.sum(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scalar = self.aggregate(x)
+        t = self.t(x)
+        exact = torch.promote_types(t.dtype, torch.float32)
+        per_channel = scalar.repeat_interleave(t.shape[1] // self.groups, dim=1)[:, :, None, None]
+        y = (t.to(exact) * per_channel).to(t.dtype)
+        return self.norm(self.z(y)) + x
+
+
+class HalfResolution(nn.Module):
+    """Aggregation on the map downsampled by 2 with a depthwise 3x3 convolution, resized back (GALD, section III-A).
+
+    `padding=0` with `bias=True` is the official code's convolution, which needs sides of at least 3; ours pads.
+    """
+
+    def __init__(
+        self, block: nn.Module, channels: int, padding: int = 1, bias: bool = False, align_corners: bool = False
+    ) -> None:
+        super().__init__()
+        self.down = ConvNormAct(channels, channels, 3, stride=2, groups=channels, padding=padding, bias=bias)
+        self.block = block
+        self.align_corners = align_corners
+        self.out_channels: int = block.out_channels  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resize(self.block(self.down(x)), x.shape[-2:], self.align_corners)
+
+    def attention(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The weights of an attending block at half resolution; `positions` are flat in the halved map."""
+        return self.block.attention(self.down(x), positions)  # type: ignore[operator]

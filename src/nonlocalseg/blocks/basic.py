@@ -1,0 +1,73 @@
+"""The small parts every block is made of: convolution with norm and activation, batch norm that survives a single value, resizing."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics where a training batch holds one value per channel.
+
+    A pooled 1x1 map at batch 1 has no variance; torch raises there. Everywhere else this is `nn.BatchNorm2d`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, then batch norm, then ReLU; norm and ReLU can be left out. `[B, C, H, W] -> [B, C', H', W']`.
+
+    `padding=None` keeps the size at stride 1. `bias=None` gives the convolution a bias only where no norm follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        bias: bool | None = None,
+        norm: bool = True,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel_size // 2) if padding is None else padding
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias=not norm if bias is None else bias,
+        )
+        self.norm = BatchNorm2d(out_channels) if norm else nn.Identity()
+        self.act = nn.ReLU() if act else nn.Identity()
+
+    @property
+    def linear(self) -> bool:
+        """Whether this is the convolution alone, so that averaging over positions commutes with it."""
+        return isinstance(self.norm, nn.Identity) and isinstance(self.act, nn.Identity)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Norm and activation of a result of the convolution that was computed in another order."""
+        return self.act(self.norm(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.conv(x))
+
+
+def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool) -> Tensor:
+    """Bilinear resize of `[B, C, H, W]` to `size` (height, width); the same tensor where it has that size."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

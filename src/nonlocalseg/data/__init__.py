@@ -1,0 +1,1 @@
+"""Image/label pairs and everything that happens to them before they reach a model."""

@@ -1,0 +1,198 @@
+"""Anybody's own images: two folders and a `classes.yaml` that says what the mask values or colours mean."""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nonlocalseg import images
+from nonlocalseg.data.dataset import (
+    IGNORE,
+    Colour,
+    LabelMap,
+    Pair,
+    SegmentationDataset,
+    Transform,
+    pair_by_stem,
+    subfolder,
+)
+
+CLASSES_FILE = "classes.yaml"
+_EXAMPLE = "masks: {0: ignore, 1: road, 2: car}"
+
+
+class Folder(SegmentationDataset):
+    """Images and masks that share a name, below `root`, in one of two layouts:
+
+        images/{train,val,test}/...    masks/{train,val,test}/...    (masks/test may be missing)
+        images/...                     masks/...                     (and the option val_fraction)
+
+    and beside them `classes.yaml`, which maps every mask value, or every mask colour, to a class name or `ignore`:
+
+        masks:                     masks:
+          0: ignore                  "#000000": ignore      # colours as "#rrggbb" (in quotes) ...
+          1: road                    [128, 64, 128]: road   # ... or [r, g, b]
+          2: car                     "#0000e6": car
+          3: car    # a van          "#000046": car
+        palette:                   # optional: the colour of a class in pictures
+          road: "#804080"
+
+    Classes are numbered in the order of their first mention. For 0/255 masks write `0: background` and `255: thing`.
+    The split `all` is every image of every split. With `val_fraction` an image falls into `val` or `train` by its
+    name alone, so images added later move none of the others.
+    """
+
+    splits = ("train", "val", "test", "all")
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        split: str = "train",
+        transform: Transform | None = None,
+        *,
+        val_fraction: float | None = None,
+        strict: bool = True,
+    ) -> None:
+        """Raises `ValueError` also for a wrong `classes.yaml` and a `val_fraction` that is missing or misplaced."""
+        if val_fraction is not None and not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction is a share between 0 and 1, not {val_fraction}")
+        self.val_fraction = val_fraction
+        super().__init__(root, split, transform, strict=strict)
+        self.classes, self.palette, self.label_map = read_classes(self.root / CLASSES_FILE)
+
+    @classmethod
+    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+        parts = [part for part in ("train", "val", "test") if (root / "images" / part).is_dir()]
+        return ("train", "val", *(["test"] if "test" in parts else [])) if parts else ("all",)
+
+    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        image_root, label_root = subfolder(self.root, "images"), subfolder(self.root, "masks")
+        parts = [part for part in ("train", "val", "test") if (image_root / part).is_dir()]
+        if parts:
+            return self._by_folder(image_root, label_root, parts)
+        pairs, alone = pair_by_stem(
+            images.images_below(image_root), images.images_below(label_root), image_root, label_root
+        )
+        if self.split != "all":
+            pairs = self._by_fraction(pairs)
+        return pairs, alone
+
+    def _by_folder(self, image_root: Path, label_root: Path, parts: list[str]) -> tuple[list[Pair], list[Path]]:
+        if self.val_fraction is not None:
+            raise ValueError(f"{image_root} already has {', '.join(parts)}; leave val_fraction out")
+        pairs: list[Pair] = []
+        unmatched: list[Path] = []
+        for part in parts if self.split == "all" else [self.split]:
+            files = images.images_below(subfolder(self.root, "images", part))
+            if part == "test" and not (label_root / part).is_dir():
+                found, alone = [Pair(file.stem, file, None) for file in files], []
+            else:
+                masks = images.images_below(subfolder(self.root, "masks", part))
+                found, alone = pair_by_stem(files, masks, image_root / part, label_root / part)
+            if self.split == "all":
+                found = [Pair(f"{part}__{pair.name}", pair.image, pair.label) for pair in found]
+            pairs += found
+            unmatched += alone
+        return pairs, unmatched
+
+    def _by_fraction(self, pairs: list[Pair]) -> list[Pair]:
+        if self.val_fraction is None or self.split == "test":
+            cure = "add images/test" if self.split == "test" else "give val_fraction (0.2, say)"
+            raise ValueError(f"{self.root}/images has no folder {self.split}; {cure}")
+        wanted = [pair for pair in pairs if (_position(pair.name) < self.val_fraction) == (self.split == "val")]
+        if pairs and not wanted:
+            raise ValueError(f"val_fraction {self.val_fraction} leaves no image in {self.split} (of {len(pairs)})")
+        return wanted
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap]:
+    """Class names, palette and label map from a `classes.yaml`. Raises `ValueError` that names file and line or key."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it says what the masks mean, for example {_EXAMPLE}")
+    text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*#[0-9a-fA-F]{6}\s*:", line):
+            raise ValueError(f'{path}: line {number}: put the colour in quotes ("#rrggbb"): a bare # is a comment')
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("masks"), dict) or not content["masks"]:
+        raise ValueError(f"{path}: needs an entry `masks` that maps values to class names, as in {_EXAMPLE}")
+    if extra := content.keys() - {"masks", "palette"}:
+        raise ValueError(f"{path}: unknown entry {sorted(map(str, extra))[0]}; it has `masks` and `palette`")
+    try:
+        return _interpret(content["masks"], content.get("palette") or {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _interpret(masks: dict[Any, Any], palette: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap]:
+    for key, name in masks.items():
+        if isinstance(key, bool):
+            raise ValueError(f"the key of {name} reads as {key}; write a mask value or a colour")
+        if not isinstance(name, str):
+            raise ValueError(f"the class of {key} is {name}, which is no text; put the name in quotes")
+    classes = tuple(dict.fromkeys(name for name in masks.values() if name != "ignore"))
+    if not classes:
+        raise ValueError("every value is ignored; name at least one class")
+    index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
+    meaning = {key if isinstance(key, int) else parse_colour(key): index[name] for key, name in masks.items()}
+    if len(meaning) < len(masks):
+        raise ValueError("a colour stands there twice")
+    if not isinstance(palette, dict) or (unknown := [name for name in palette if name not in classes]):
+        raise ValueError(f"palette has {unknown[0] if isinstance(palette, dict) else palette}, which is no class")
+    colours = {name: key for key, name in zip(reversed(meaning), reversed(masks.values()), strict=True)}
+    drawn = {name: key for name, key in colours.items() if isinstance(key, tuple)}
+    drawn |= {name: parse_colour(colour) for name, colour in palette.items()}
+    return classes, tuple(drawn.get(name, default_colour(index[name])) for name in classes), LabelMap(meaning)
+
+
+def parse_colour(text: Any) -> Colour:
+    """ "#rrggbb" or [r, g, b] -> (r, g, b). Raises `ValueError` for anything else."""
+    if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+    if isinstance(text, tuple) and len(text) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in text):
+        return text[0], text[1], text[2]
+    raise ValueError(f'{text!r} is neither a mask value nor a colour: write 7, "#ff8000" or [255, 128, 0]')
+
+
+def default_colour(index: int) -> Colour:
+    """A colour for class `index`, well apart from its neighbours': hues by the golden ratio."""
+    red, green, blue = colorsys.hsv_to_rgb(
+        index * 0.618034 % 1, (0.85, 0.5, 0.7)[index % 3], (0.9, 0.95, 0.6)[index % 3]
+    )
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _position(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose lists can be keys ([r, g, b]: road) and whose doubled keys are an error."""
+
+
+def _sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    content: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in content:
+            raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key} stands there twice")
+        content[key] = loader.construct_object(value_node, deep=True)
+    return content
+
+
+_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -1,0 +1,176 @@
+"""Any image file to an RGB array and back: EXIF rotation, grey, alpha, 16 bit, CMYK and palettes are settled here."""
+
+from __future__ import annotations
+
+import glob
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from nonlocalseg.files import writing
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
+
+_SAMPLES_PER_PIXEL = 277  # TIFF tag
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture in `path` as it should be seen: uint8 [H, W, 3], RGB.
+
+    Applies the EXIF rotation, lays transparent pictures on white, scales 16 bit to 8 (65535 -> 255) and takes the first
+    frame of several. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable, cut off, or has more
+    than four channels.
+    """
+    with _opened(path) as image:
+        _check_channels(path, image)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            return np.repeat(_eight_bit(path, np.asarray(image))[..., None], 3, axis=2)
+        if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return np.array(image.convert("RGB"))
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """The label image in `path`, untouched: values [H, W] (uint8, or int32 for 16 bit) or colours uint8 [H, W, 3].
+
+    A palette PNG gives its indices, never its colours. One-bit pictures give 0 and 255, which is what they mean. An
+    alpha channel is dropped. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable or cut off.
+    """
+    with _opened(path) as image:
+        _check_channels(path, image)
+        if image.mode == "P":
+            return np.array(image)
+        if image.mode.startswith("I"):
+            return np.asarray(image).astype(np.int32)
+        if image.mode in ("1", "L", "LA"):
+            return np.array(image.convert("L"))
+        if image.mode in ("RGB", "RGBA"):
+            return np.array(image)[..., :3]
+        raise ValueError(f"a label image cannot be {image.mode}; save it as a grey, palette or RGB PNG")
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float() / 255
+
+
+def write_image(path: str | Path, image: np.ndarray) -> Path:
+    """Write uint8 [H, W, 3] RGB; the suffix of `path` chooses the format. Raises `ValueError` for another array."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{path}: an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    with writing(path) as temporary:
+        Image.fromarray(image).save(temporary)
+    return Path(path)
+
+
+def write_mask(path: str | Path, mask: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> Path:
+    """Write class indices [H, W] as PNG: 8 bit, 16 bit for values above 255, or a palette PNG when `palette` is given.
+
+    Colours past the end of the palette (255 for ignore among them) are black. Raises `ValueError` for a mask that is
+    not [H, W] of values 0..65535, for a path that is not `.png`, and for a palette with a 16-bit mask.
+    """
+    mask = np.asarray(mask)
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path}: label images are written as .png (other formats may change the values)")
+    if mask.ndim != 2 or mask.dtype.kind not in "iub" or (mask.size and not 0 <= mask.min() <= mask.max() <= 65535):
+        raise ValueError(f"{path}: a label image is [H, W] of integers 0..65535, not {mask.dtype} {list(mask.shape)}")
+    wide = mask.size > 0 and mask.max() > 255
+    if wide and palette is not None:
+        raise ValueError(f"{path}: a palette PNG holds values up to 255, this mask has {mask.max()}")
+    image = Image.fromarray(mask.astype(np.uint16 if wide else np.uint8))
+    if palette is not None:
+        colours = np.zeros((256, 3), np.uint8)
+        colours[: len(palette)] = np.asarray(palette, np.uint8)
+        image.putpalette(colours.tobytes())
+    with writing(path) as temporary:
+        image.save(temporary)
+    return Path(path)
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as they are, folders searched through, glob patterns (`**` too) expanded; sorted within each, no doubles.
+
+    Raises `FileNotFoundError` for a path or pattern that matches nothing and `ValueError` for a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given).expanduser()
+        matches = [path] if path.exists() else sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        if not matches:
+            raise FileNotFoundError(f"{given}: no such file, folder or pattern match")
+        images = [image for match in matches for image in (images_below(match) if match.is_dir() else [match])]
+        if not images:
+            raise ValueError(f"{given}: no images here; expected one of {' '.join(sorted(SUFFIXES))}")
+        found.update(dict.fromkeys(images))
+    return list(found)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in `folder` and the folders in it, sorted; hidden ones are left out."""
+    inside = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The decoded picture; every way in which a file can be broken becomes one line that names it."""
+    try:
+        # Pillow warns about large pictures (> 89 Mpx) and odd metadata; what it cannot read it raises.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                yield image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        channels = _tiff_channels(path)
+        if channels > 4:
+            raise _too_many_channels(path, channels) from None
+        raise ValueError(f"{path}: not an image, or a damaged one; replace or remove it") from None
+    except _BROKEN as error:
+        reason = str(error).removeprefix(f"{path}: ").splitlines() or [type(error).__name__]
+        raise ValueError(f"{path}: {reason[0]}") from None
+
+
+def _check_channels(path: str | Path, image: Image.Image) -> None:
+    """Pillow reads some TIFFs of five or more bands and drops the rest without a word."""
+    channels = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 0)
+    if channels > 4:
+        raise _too_many_channels(path, channels)
+
+
+def _too_many_channels(path: str | Path, channels: int) -> ValueError:
+    return ValueError(f"{path}: {channels} channels; export the three that show red, green and blue as one RGB file")
+
+
+def _tiff_channels(path: str | Path) -> int:
+    """The number of channels that a TIFF declares, 0 where `path` is no readable TIFF."""
+    with open(path, "rb") as file:
+        header = file.read(8)
+        order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
+        if order is None or len(header) < 8:
+            return 0
+        file.seek(struct.unpack(order + "I", header[4:])[0])
+        count = struct.unpack(order + "H", file.read(2).ljust(2, b"\0"))[0]
+        for _ in range(count):
+            entry = file.read(12)
+            if len(entry) == 12 and struct.unpack(order + "H", entry[:2])[0] == _SAMPLES_PER_PIXEL:
+                return struct.unpack(order + "H", entry[8:10])[0]
+    return 0
+
+
+def _eight_bit(path: str | Path, grey: np.ndarray) -> np.ndarray:
+    """16-bit grey [H, W] -> uint8 [H, W]; 65535 becomes 255."""
+    if grey.dtype.kind == "f" or (grey.size and (grey.min() < 0 or grey.max() > 65535)):
+        raise ValueError(f"{path}: pixels are 32 bit, whose black and white are unknown; save it with 8 or 16 bit")
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,167 @@
+"""Backbones: timm features at a chosen output stride, with multi-grid dilations, fed images of any size."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A timm feature extractor: images `[B, 3, H, W]` -> `{stage: [B, C, h, w]}`.
+
+    Stage 5 is the last returned feature, stage 4 the one before, and so on. `channels` and `strides` go by stage.
+    Networks that cut the image into patches get it padded on the right and bottom to a multiple of `multiple`; the
+    caller crops. Raises `ValueError` for a name timm does not know, and for an output stride it cannot have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output_stride: int | None = None,
+        multi_grid: tuple[int, ...] | None = None,
+        dilate_first: bool = False,
+        max_pool_ceil: bool = False,
+        options: dict[str, Any] | None = None,
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.body, self.output_stride = _create(name, output_stride, options or {}, pretrained, weights)
+        info = self.body.feature_info
+        count = len(info.channels())
+        stages = range(6 - count, 6)
+        self.channels: dict[int, int] = dict(zip(stages, info.channels(), strict=True))
+        self.strides: dict[int, int] = dict(zip(stages, info.reduction(), strict=True))
+        self.multiple = _patch_multiple(self.body, max(self.strides.values()))
+        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.body.modules())
+        if multi_grid is not None or dilate_first:
+            _set_dilations(self.body, name, multi_grid, dilate_first)
+        if max_pool_ceil:
+            _set_max_pool_ceil(self.body, name)
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        return dict(zip(self.channels, self.body(images), strict=True))
+
+    def pad(self, images: Tensor) -> Tensor:
+        """The images padded with zeros on the right and bottom to a multiple of the patch size."""
+        bottom, right = (-images.shape[2]) % self.multiple, (-images.shape[3]) % self.multiple
+        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (RGB in [0, 1]) that the timm network `name` was trained with."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return tuple(config.mean), tuple(config.std)
+
+
+def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrained: bool, weights: str | Path | None):
+    """The features-only network and its output stride; `None` asks for 8 where the network can be dilated."""
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"backbone: timm knows no {name!r}{_nearest(name, timm.list_models())}")
+    options: dict[str, Any] = {**extra, "features_only": True, "pretrained": pretrained or weights is not None}
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"backbone-weights: {weights} does not exist")
+        options["pretrained_cfg_overlay"] = {"file": str(weights)}
+    if _is_plain_vit(name):
+        options["dynamic_img_size"] = True
+        if output_stride is not None:
+            raise ValueError(f"output_stride: {name} is a plain vision transformer and keeps its patch size: leave it out")
+    else:
+        options["output_stride"] = 8 if output_stride is None else output_stride
+    try:
+        body = _timm_create(name, options, weights)
+    except (AssertionError, NotImplementedError, TypeError, KeyError) as error:
+        if "output_stride" not in options:
+            raise
+        if output_stride is not None:
+            raise ValueError(f"output_stride: {name} cannot be dilated to {output_stride} ({error}): leave it out") from error
+        options.pop("output_stride")
+        body = _timm_create(name, options, weights)
+    return body, max(body.feature_info.reduction())
+
+
+def _timm_create(name: str, options: dict, weights: str | Path | None):
+    import timm
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return timm.create_model(name, **options)
+    except (AssertionError, NotImplementedError, TypeError, KeyError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if weights is not None:
+            raise ValueError(f"backbone-weights: {weights} does not fit {name}: {reason}") from error
+        if options["pretrained"]:
+            raise ValueError(
+                f"pretrained weights of {name} could not be downloaded ({reason}): give a local file with "
+                "--backbone-weights FILE, or leave out --pretrained"
+            ) from error
+        raise ValueError(f"backbone: {name} gives no features for segmentation: {reason}") from error
+
+
+def _is_plain_vit(name: str) -> bool:
+    import timm
+    from timm.models import model_entrypoint
+
+    module = model_entrypoint(name).__module__
+    return module in (timm.models.vision_transformer.__name__, timm.models.eva.__name__)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; `timm.list_models()` lists the names"
+
+
+def _patch_multiple(body: nn.Module, largest_stride: int) -> int:
+    """1 where the first convolution overlaps its neighbours and pads; else the size that divides the input evenly."""
+    first = next((m for m in body.modules() if isinstance(m, nn.Conv2d)), None)
+    patched = first is not None and first.stride[0] > 1 and first.kernel_size == first.stride
+    return largest_stride if patched else 1
+
+
+def _blocks(body: nn.Module, name: str, layer: str) -> list[nn.Module]:
+    blocks = getattr(body, layer, None)
+    if not isinstance(blocks, nn.Module) or not all(hasattr(block, "conv2") for block in blocks.children()):
+        raise ValueError(f"multi_grid: {name} is no ResNet; it can be set for ResNets only")
+    return list(blocks.children())
+
+
+def _set_dilations(body: nn.Module, name: str, multi_grid: tuple[int, ...] | None, dilate_first: bool) -> None:
+    """Dilations of stages 4 and 5: `dilate_first` also dilates their first block (GALD's code), multi-grid multiplies stage 5's."""
+    for layer, grid in (("layer3", None), ("layer4", multi_grid)):
+        blocks = _blocks(body, name, layer)
+        usual = max(_dilation(block) for block in blocks)
+        if grid is not None and len(grid) != len(blocks):
+            raise ValueError(f"multi_grid: stage 5 of {name} has {len(blocks)} blocks, so give {len(blocks)} rates")
+        for index, block in enumerate(blocks):
+            base = usual if dilate_first or grid is not None or index else _dilation(block)
+            rate = base * (grid[index] if grid is not None else 1)
+            for conv in (m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
+                conv.dilation = conv.padding = (rate, rate)
+
+
+def _dilation(block: nn.Module) -> int:
+    return block.conv2.dilation[0]  # type: ignore[union-attr, index]
+
+
+def _set_max_pool_ceil(body: nn.Module, name: str) -> None:
+    pools = [m for m in body.modules() if isinstance(m, nn.MaxPool2d)]
+    if not pools:
+        raise ValueError(f"max_pool_ceil: {name} has no max pool")
+    pools[0].ceil_mode = True
+
+

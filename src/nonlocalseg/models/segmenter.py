@@ -1,0 +1,113 @@
+"""The whole network: normalise, backbone, head and auxiliary head, scores at the image's size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nonlocalseg.blocks.basic import resize
+from nonlocalseg.models.backbone import Backbone
+
+
+class Segmenter(nn.Module):
+    """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": logits [B, K, H, W]}`.
+
+    In training mode with an auxiliary head, "aux" has the same shape. It normalises with the buffers `mean` and `std`,
+    which are saved with the weights, and it knows its `classes` (names) and `palette` (RGB, 0-255). `align_corners` is
+    read by the head, by the resize here and by inference. `config` is what `create_model` resolved, so that the model
+    can be saved; a Segmenter assembled by hand has none. Raises `ValueError` for images smaller than 16 pixels, for
+    a head whose stages the backbone lacks, and for a batch that batch norm cannot be trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        auxiliary: nn.Module | None,
+        classes: tuple[str, ...],
+        palette: tuple[tuple[int, int, int], ...],
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        align_corners: bool = False,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(palette) != len(classes):
+            raise ValueError(f"palette: {len(palette)} colours for {len(classes)} classes; give one RGB colour a class")
+        for part, name in ((head, "the head"), (auxiliary, "the auxiliary head")):
+            missing = [] if part is None else [s for s in part.stages if s not in backbone.channels]  # type: ignore
+            if missing:
+                raise ValueError(
+                    f"{name} needs stage {missing[0]}, but the backbone returns stages {sorted(backbone.channels)} only"
+                )
+        self.backbone, self.head, self.auxiliary = backbone, head, auxiliary
+        self.classes, self.palette = tuple(classes), tuple(tuple(colour) for colour in palette)
+        self.align_corners = align_corners
+        self.config = config
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features, size = self._encode(images)
+        outputs = {"out": self._to_image(self.head(features), images, size)}
+        if self.training and self.auxiliary is not None:
+            outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
+        return outputs
+
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Weights of every attending block and masks of LDv1, by name, as `forward` uses them; nothing is stored.
+
+        "fusion4", ... (AFNB and FNB, a low stage each) and "context" or "aggregate" (NB, APNB): `[B, N, S]`;
+        "distribute" (LDv2): `[B, k * k, h, w]`; "mask" (LDv1): `[B, C, h, w]`.
+        """
+        collected: dict[str, Tensor] = {}
+        self.head(self._encode(images)[0], collected)
+        return collected
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `config.json` and `model.safetensors`; refuses a Segmenter assembled by hand (`models/hub.py`)."""
+        from nonlocalseg.models.hub import save_pretrained
+
+        return save_pretrained(self, folder)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images as the backbone wants them."""
+        return (images - self.mean) / self.std
+
+    def _encode(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[int, int]]:
+        """Backbone stages of the padded images, and the padded size."""
+        height, width = images.shape[-2:]
+        if images.ndim != 4 or images.shape[1] != self.mean.shape[1]:
+            raise ValueError(f"images must be [B, {self.mean.shape[1]}, H, W], not {list(images.shape)}")
+        if min(height, width) < 16:
+            raise ValueError(f"images must be at least 16x16 pixels, not {height}x{width}")
+        padded = self.backbone.pad(self.normalise(images))
+        if self.training and self.backbone.has_batch_norm:
+            self._check_batch(padded)
+        return self.backbone(padded), (padded.shape[2], padded.shape[3])
+
+    def _check_batch(self, images: Tensor) -> None:
+        stride = max(self.backbone.strides.values())
+        batch, _, height, width = images.shape
+        if batch == 1 and height <= stride and width <= stride:
+            raise ValueError(
+                f"batch norm cannot be trained on one {height}x{width} image at stride {stride}: "
+                f"use a batch of 2 or crops larger than {stride}"
+            )
+
+    def _to_image(self, logits: Tensor, images: Tensor, padded: tuple[int, int]) -> Tensor:
+        logits = resize(logits, padded, self.align_corners)
+        if padded == tuple(images.shape[-2:]):
+            return logits
+        return F.pad(logits, (0, images.shape[3] - padded[1], 0, images.shape[2] - padded[0]))

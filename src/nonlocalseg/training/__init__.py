@@ -1,0 +1,1 @@
+"""Training on Lightning: recipes, loaders, the LightningModule, `train()` and `evaluate()`."""

@@ -1,0 +1,142 @@
+"""Each usual mistake is made on purpose in a folder and must come back by its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nonlocalseg import images
+from nonlocalseg.data.checking import check_dataset
+
+
+def build(root: Path, labels: list[np.ndarray], classes: str, suffix: str = ".png") -> Path:
+    (root / "classes.yaml").write_text(classes)
+    for number, label in enumerate(labels):
+        split = ("train", "val")[number % 2]
+        images.write_image(root / "images" / split / f"{number}.png", np.zeros((*label.shape[:2], 3), np.uint8))
+        if label.ndim == 3 or suffix != ".png":
+            colours = label if label.ndim == 3 else np.repeat(label[..., None], 3, 2)
+            images.write_image(root / "masks" / split / f"{number}{suffix}", colours)
+        else:
+            images.write_mask(root / "masks" / split / f"{number}.png", label)
+    return root
+
+
+def stripes(*values: int) -> np.ndarray:
+    return np.repeat(np.array([values], np.uint8), 4, axis=0)
+
+
+def kinds(root: Path) -> set[str]:
+    return {problem.name for problem in check_dataset("folder", root).problems}
+
+
+def test_a_good_folder(tmp_path: Path) -> None:
+    root = build(tmp_path, [stripes(0, 1, 2, 2), stripes(0, 1, 1, 2)], "masks: {0: ignore, 1: a, 2: b}")
+    report = check_dataset("folder", root, progress=list)
+    assert report.problems == []
+    assert [(split.split, split.images, split.labels) for split in report.splits] == [("train", 1, 1), ("val", 1, 1)]
+    assert report.frequencies == [0.5, 0.5]
+    assert report.splits[0].sizes == {"4x4": 1}
+    assert "no problems" in report.text()
+    assert json.loads(json.dumps(report.as_dict()))["splits"][0]["pixels"] == [4, 8]
+
+
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    assert kinds(build(tmp_path, [stripes(0, 255)] * 2, "masks: {0: background, 1: polyp}")) == {"0/255 mask"}
+
+
+def test_labels_one_too_high(tmp_path: Path) -> None:
+    labels = [stripes(0, 1, 2, 3), stripes(1, 2, 3, 3)]
+    assert kinds(build(tmp_path, labels, "masks: {0: a, 1: b, 2: c}")) == {"labels off by one"}
+
+
+def test_labels_one_too_low(tmp_path: Path) -> None:
+    labels = [stripes(0, 1, 2, 255), stripes(1, 2, 0, 255)]
+    assert kinds(build(tmp_path, labels, "masks: {0: ignore, 1: a, 2: b, 3: c}")) == {"labels off by one"}
+
+
+def test_unknown_values_with_file_and_count(tmp_path: Path) -> None:
+    report = check_dataset("folder", build(tmp_path, [stripes(0, 1, 9), stripes(0, 1, 1)], "masks: {0: a, 1: b}"))
+    (problem,) = report.problems
+    assert problem.name == "unknown value"
+    assert problem.file.endswith("masks/train/0.png")
+    assert problem.message.startswith("value 9 in 4 pixels")
+
+
+def test_unknown_colours(tmp_path: Path) -> None:
+    label = np.zeros((2, 3, 3), np.uint8)
+    label[0, 0] = (1, 2, 3)
+    report = check_dataset("folder", build(tmp_path, [label, label], 'masks: {"#000000": a}'))
+    assert [problem.message.split(";")[0] for problem in report.problems] == ["colour #010203 in 1 pixels"] * 2
+
+
+def test_palette_against_colours(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert kinds(build(tmp_path / "a", [stripes(0, 1)] * 2, 'masks: {"#000000": a}')) == {"values instead of RGB"}
+    colours = np.zeros((2, 3, 3), np.uint8)
+    assert kinds(build(tmp_path / "b", [colours] * 2, "masks: {0: a}")) == {"RGB instead of values"}
+
+
+def test_jpeg_masks_are_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
+    report = check_dataset("folder", build(tmp_path, [noise] * 2, 'masks: {"#000000": a, "#ffffff": b}', ".jpg"))
+    assert "JPEG" in report.problems[0].message
+
+
+def test_a_broken_folder_is_read_to_its_end(tmp_path: Path) -> None:
+    root = build(tmp_path, [stripes(0, 1)] * 8, "masks: {0: a, 1: b}")
+    (root / "images" / "train" / "0.png").write_bytes(b"broken")
+    (root / "masks" / "train" / "2.png").write_bytes(b"")
+    (root / "masks" / "train" / "4.png").unlink()
+    images.write_mask(root / "masks" / "val" / "1.png", np.zeros((9, 9), np.uint8))
+    (root / "images" / "val" / "3.png").unlink()
+    report = check_dataset("folder", root)
+    found = sorted((problem.name, Path(problem.file).relative_to(root).as_posix()) for problem in report.problems)
+    assert found == [
+        ("missing partner", "images/train/4.png"),
+        ("missing partner", "masks/val/3.png"),
+        ("size mismatch", "masks/val/1.png"),
+        ("unreadable", "images/train/0.png"),
+        ("unreadable", "masks/train/2.png"),
+    ]
+    assert [split.images for split in report.splits] == [3, 3]
+    assert "5 problems" in report.text()
+    assert "\n" not in "".join(problem.message for problem in report.problems)
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    assert kinds(tmp_path) == {"cannot be opened"}
+    assert kinds(tmp_path / "gone") == {"cannot be opened"}
+    assert [problem.name for problem in check_dataset("camvid", tmp_path).problems] == ["cannot be opened"] * 3
+    with pytest.raises(ValueError, match="data set 'camvit' does not exist"):
+        check_dataset("camvit", tmp_path)
+    for part in ("images/train", "masks/train", "images/val", "masks/val"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "classes.yaml").write_text("masks: {0: a}")
+    assert kinds(tmp_path) == {"empty"}
+
+
+def test_flat_folder_and_synthetic(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("masks: {0: a, 1: b}")
+    for number in range(9):
+        images.write_image(tmp_path / "images" / f"{number}.png", np.zeros((4, 2, 3), np.uint8))
+        images.write_mask(tmp_path / "masks" / f"{number}.png", stripes(0, 1))
+    assert check_dataset("folder", tmp_path).splits[0].images == 9
+    halves = check_dataset("folder", tmp_path, val_fraction=0.5).splits
+    assert [split.split for split in halves] == ["train", "val"]
+    assert sum(split.images for split in halves) == 9
+    report = check_dataset("synthetic", length=4)
+    assert not report.problems
+    assert len(report.splits) == 3
+
+
+@pytest.mark.shared
+def test_real_camvid_is_clean(shared: Path) -> None:
+    report = check_dataset("camvid", shared / "data" / "camvid", splits=("val",))
+    assert not report.problems
+    assert not report.notes
+    assert report.splits[0].images == 101
