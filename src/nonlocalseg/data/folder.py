@@ -1,14 +1,14 @@
-"""Anybody's own images: two folders and a `classes.yaml` that says what the mask values or colours mean."""
+"""Anybody's own images: two folders and a `classes.yaml` that says what the masks mean, or what CVAT or COCO exports."""
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from nonlocalseg import images
@@ -22,6 +22,8 @@ from nonlocalseg.data.dataset import (
     pair_by_stem,
     subfolder,
 )
+from nonlocalseg.data.exports import Export, find_export
+from nonlocalseg.data.literals import default_colour
 
 CLASSES_FILE = "classes.yaml"
 _EXAMPLE = "masks: {0: ignore, 1: road, 2: car}"
@@ -44,6 +46,9 @@ class Folder(SegmentationDataset):
           road: "#804080"
 
     Classes are numbered in the order of their first mention. For 0/255 masks write `0: background` and `255: thing`.
+    Without `classes.yaml`, `root` may also be an export: CVAT's "Segmentation mask 1.1" (`labelmap.txt`) or COCO's
+    instances or panoptic annotations (`annotations/*.json`); `data/exports.py` says how they are read.
+
     The split `all` is every image of every split. With `val_fraction` an image falls into `val` or `train` by its
     name alone, so images added later move none of the others.
     """
@@ -64,14 +69,23 @@ class Folder(SegmentationDataset):
             raise ValueError(f"val_fraction is a share between 0 and 1, not {val_fraction}")
         self.val_fraction = val_fraction
         super().__init__(root, split, transform, strict=strict)
-        self.classes, self.palette, self.label_map = read_classes(self.root / CLASSES_FILE)
+        if self.export is None:
+            self.classes, self.palette, self.label_map = read_classes(self.root / CLASSES_FILE)
+        else:
+            self.classes, self.palette = self.export.classes, self.export.palette
 
     @classmethod
     def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+        export = _export_in(root)
+        if export is not None:
+            return export.splits or ("all",)
         parts = [part for part in ("train", "val", "test") if (root / "images" / part).is_dir()]
         return ("train", "val", *(["test"] if "test" in parts else [])) if parts else ("all",)
 
     def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        self.export = _export_in(self.root)
+        if self.export is not None:
+            return self._exported(self.export)
         image_root, label_root = subfolder(self.root, "images"), subfolder(self.root, "masks")
         parts = [part for part in ("train", "val", "test") if (image_root / part).is_dir()]
         if parts:
@@ -101,10 +115,27 @@ class Folder(SegmentationDataset):
             unmatched += alone
         return pairs, unmatched
 
+    def _exported(self, export: Export) -> tuple[list[Pair], list[Path]]:
+        if export.splits and self.val_fraction is not None:
+            raise ValueError(f"{self.root} already has {', '.join(export.splits)}; leave val_fraction out")
+        if export.splits and self.split not in (*export.splits, "all"):
+            raise ValueError(f"{self.root} has no split {self.split}; it has {', '.join(export.splits)}")
+        pairs, alone = export.find_pairs(self.split if export.splits and self.split != "all" else None)
+        if not export.splits and self.split != "all":
+            pairs = self._by_fraction(pairs)
+        return pairs, alone
+
+    def raw_label(self, index: int) -> np.ndarray | None:
+        return super().raw_label(index) if self.export is None else self.export.raw_label(self.pairs[index])
+
+    def map_label(self, raw: np.ndarray) -> np.ndarray:
+        return super().map_label(raw) if self.export is None else self.export.map_label(raw)
+
     def _by_fraction(self, pairs: list[Pair]) -> list[Pair]:
         if self.val_fraction is None or self.split == "test":
             cure = "add images/test" if self.split == "test" else "give val_fraction (0.2, say)"
-            raise ValueError(f"{self.root}/images has no folder {self.split}; {cure}")
+            what = f"{self.root}/images has no folder" if self.export is None else f"{self.root} has no split"
+            raise ValueError(f"{what} {self.split}; {cure}")
         wanted = [pair for pair in pairs if (_position(pair.name) < self.val_fraction) == (self.split == "val")]
         if pairs and not wanted:
             raise ValueError(f"val_fraction {self.val_fraction} leaves no image in {self.split} (of {len(pairs)})")
@@ -163,12 +194,8 @@ def parse_colour(text: Any) -> Colour:
     raise ValueError(f'{text!r} is neither a mask value nor a colour: write 7, "#ff8000" or [255, 128, 0]')
 
 
-def default_colour(index: int) -> Colour:
-    """A colour for class `index`, well apart from its neighbours': hues by the golden ratio."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        index * 0.618034 % 1, (0.85, 0.5, 0.7)[index % 3], (0.9, 0.95, 0.6)[index % 3]
-    )
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _export_in(root: Path) -> Export | None:
+    return None if (root / CLASSES_FILE).is_file() else find_export(root)
 
 
 def _position(name: str) -> float:

@@ -15,7 +15,7 @@ class Backbone(nn.Module):
     """A timm feature extractor: images `[B, 3, H, W]` -> `{stage: [B, C, h, w]}`.
 
     Stage 5 is the last returned feature, stage 4 the one before, and so on. `channels` and `strides` go by stage.
-    Networks that cut the image into patches get it padded on the right and bottom to a multiple of `multiple`; the
+    `output_stride` is what the network was dilated to, None where it keeps its own. Networks that cut the image into patches get it padded on the right and bottom to a multiple of `multiple`; the
     caller crops. Raises `ValueError` for a name timm does not know, and for an output stride it cannot have.
     """
 
@@ -25,6 +25,7 @@ class Backbone(nn.Module):
         output_stride: int | None = None,
         multi_grid: tuple[int, ...] | None = None,
         dilate_first: bool = False,
+        dilate_second: bool = True,
         max_pool_ceil: bool = False,
         options: dict[str, Any] | None = None,
         pretrained: bool = False,
@@ -38,9 +39,11 @@ class Backbone(nn.Module):
         self.channels: dict[int, int] = dict(zip(stages, info.channels(), strict=True))
         self.strides: dict[int, int] = dict(zip(stages, info.reduction(), strict=True))
         self.multiple = _patch_multiple(self.body, max(self.strides.values()))
-        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.body.modules())
+        self.has_batch_norm = any(isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm)) for m in self.body.modules())
         if multi_grid is not None or dilate_first:
             _set_dilations(self.body, name, multi_grid, dilate_first)
+        if not dilate_second:
+            _undilate_second(self.body, name)
         if max_pool_ceil:
             _set_max_pool_ceil(self.body, name)
 
@@ -64,7 +67,10 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrained: bool, weights: str | Path | None):
-    """The features-only network and its output stride; `None` asks for 8 where the network can be dilated."""
+    """The features-only network and the output stride it was dilated to, None where it keeps its own.
+
+    Asking for None dilates to 8 where the network can be dilated.
+    """
     import timm
 
     if not timm.is_model(name):
@@ -74,10 +80,12 @@ def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrai
         if not Path(weights).is_file():
             raise FileNotFoundError(f"backbone-weights: {weights} does not exist")
         options["pretrained_cfg_overlay"] = {"file": str(weights)}
-    if _is_plain_vit(name):
-        options["dynamic_img_size"] = True
+    fixed = {"vision_transformer": "dynamic_img_size", "eva": "dynamic_img_size", "swin_transformer": "strict_img_size"}
+    flexible = fixed.get(_family(name))
+    if flexible is not None:
+        options[flexible] = flexible == "dynamic_img_size"
         if output_stride is not None:
-            raise ValueError(f"output_stride: {name} is a plain vision transformer and keeps its patch size: leave it out")
+            raise ValueError(f"output_stride: {name} is a transformer and keeps its patch size: leave it out")
     else:
         options["output_stride"] = 8 if output_stride is None else output_stride
     try:
@@ -89,7 +97,7 @@ def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrai
             raise ValueError(f"output_stride: {name} cannot be dilated to {output_stride} ({error}): leave it out") from error
         options.pop("output_stride")
         body = _timm_create(name, options, weights)
-    return body, max(body.feature_info.reduction())
+    return body, options.get("output_stride")
 
 
 def _timm_create(name: str, options: dict, weights: str | Path | None):
@@ -113,12 +121,11 @@ def _timm_create(name: str, options: dict, weights: str | Path | None):
         raise ValueError(f"backbone: {name} gives no features for segmentation: {reason}") from error
 
 
-def _is_plain_vit(name: str) -> bool:
-    import timm
+def _family(name: str) -> str:
+    """The timm module that defines the network, e.g. "resnet"."""
     from timm.models import model_entrypoint
 
-    module = model_entrypoint(name).__module__
-    return module in (timm.models.vision_transformer.__name__, timm.models.eva.__name__)
+    return model_entrypoint(name).__module__.rpartition(".")[2]
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -152,6 +159,15 @@ def _set_dilations(body: nn.Module, name: str, multi_grid: tuple[int, ...] | Non
             rate = base * (grid[index] if grid is not None else 1)
             for conv in (m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
                 conv.dilation = conv.padding = (rate, rate)
+
+
+def _undilate_second(body: nn.Module, name: str) -> None:
+    """The second convolution of every two-convolution block undilated, as mmsegmentation's ResNet-18 and -34 have it."""
+    for layer in ("layer3", "layer4"):
+        for block in _blocks(body, name, layer):
+            if hasattr(block, "conv3"):
+                raise ValueError(f"dilate_second: {name} has bottleneck blocks; it is for ResNet-18 and -34 only")
+            block.conv2.dilation = block.conv2.padding = (1, 1)  # type: ignore[union-attr]
 
 
 def _dilation(block: nn.Module) -> int:

@@ -221,6 +221,7 @@ def convert(
     mapped = _map_keys(state, table, source)
     count = mapped["head.classifier.weight"].shape[0]
     names = classes or _meta(meta, "classes", count)
+    backbone = _backbone_name(mapped, source)
     options = _options(mapped, model_name, source)
     if align_corners is None and source == "mmseg":
         align_corners = bool(re.search(r"align_corners\s*=\s*True", str(meta.get("config", meta.get("cfg", "")))))
@@ -228,7 +229,7 @@ def convert(
         options["align_corners"] = align_corners
     model = create_model(
         model_name,
-        _backbone_name(mapped, source),
+        backbone,
         num_classes=None if names else count,
         classes=names,
         palette=palette or _meta(meta, "palette", count),
@@ -408,6 +409,8 @@ def _options(mapped: Mapping[str, Tensor], model: str, source: str) -> dict[str,
     if source == "gald-official":
         # Every block of stages 4 and 5 is dilated; GALDNet adds a multi-grid of (1, 2, 4), its PSPNet has none.
         options |= {"dilate_first": True} | ({"multi_grid": (1, 2, 4)} if model == "galdv1" else {})
+    if source == "mmseg" and "backbone.body.layer1.0.conv3.weight" not in mapped:
+        options["dilate_second"] = False
     small = _small_backbone(mapped)
     return {**options, "backbone_options": small} if small else options
 

@@ -57,6 +57,7 @@ class Details:
     official_gald: bool = False  # the public code's CGNL, LDv1 and downsampling
     mask_residuals: int = 1
     dilate_first: bool = False  # stages 4 and 5 dilate their first block too
+    dilate_second: bool = True  # both convolutions of ResNet-18's and -34's blocks; mmsegmentation dilates the first only
     # What the papers vary.
     output_stride: int | None = None
     multi_grid: tuple[int, ...] | None = None
@@ -213,7 +214,7 @@ def _fcn_head(context: str | None) -> Callable[[Any, dict[int, int], int], FCNHe
     def build(o: Any, channels: dict[int, int], num_classes: int) -> FCNHead:
         stage = channels[5]
         count = o.convs if context is None or o.between else 0
-        widths = [stage] + [o.channels] * count
+        widths = [stage, *(o.channels for _ in range(count))]
         convs = [ConvNormAct(a, o.channels, 3, bias=o.conv_bias) for a in widths[:-1]]
         block = _context(context, o, widths[-1])
         width = widths[-1] if block is None else block.out_channels
@@ -392,6 +393,7 @@ def build(
         o.output_stride,
         o.multi_grid,
         o.dilate_first,
+        o.dilate_second,
         o.max_pool_ceil,
         o.backbone_options,
         pretrained,
@@ -410,6 +412,7 @@ def build(
     unread = sorted(required - o.used.keys())
     if unread:
         raise ValueError(f"option {unread[0]} has no effect on model {config['model']!r} as it is set up: leave it out")
+    o.used["output_stride"] = backbone.output_stride
     used = {name: list(value) if isinstance(value, tuple) else value for name, value in sorted(o.used.items())}
     return Segmenter(
         backbone,

@@ -59,13 +59,14 @@ class Checkpoints(lightning.Callback):
         better = miou is None or self.best is None or not miou <= self.best
         if better:
             self.best, self.best_step = miou, trainer.global_step
+            if trainer.is_global_zero:
+                module.evaluated.save_pretrained(self.folder / "model")
         last = self.folder / "checkpoints" / "last.ckpt"
         with writing(last) as temporary:
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary)  # every process must call it
         if better and trainer.is_global_zero:
             with writing(last.with_name("best.ckpt")) as temporary:
                 shutil.copyfile(last, temporary)
-            module.evaluated.save_pretrained(self.folder / "model")
 
 
 class MetricsFile(lightning.Callback):

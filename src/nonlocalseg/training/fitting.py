@@ -126,8 +126,8 @@ def _check_resumable(checkpoint: Path, classes: tuple[str, ...]) -> None:
         raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy of it") from error
     if len(stored) != len(classes):
         raise ValueError(
-            f"{checkpoint} was trained for {len(stored)} classes and the data has {len(classes)}: resume with the run's "
-            "own data, or start a new run with --init-from"
+            f"{checkpoint} was trained for {len(stored)} classes and the data has {len(classes)}: resume with "
+            "the run's own data, or start a new run with --init-from"
         )
 
 

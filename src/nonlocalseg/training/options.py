@@ -47,6 +47,8 @@ class Plan:
     """GPU kernels that give the same result each time; CPU training always does."""
 
     def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("a run needs at least one phase")
         for phase in self.phases:
             _check_phase(phase)
         if self.precision not in PRECISIONS:

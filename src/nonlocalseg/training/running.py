@@ -218,7 +218,7 @@ def _run(plan: Plan, folder: Path, resumed: bool, console: Console) -> TrainingR
     One phase writes to `folder`; several write to `folder/phase-1` and so on, and a phase that holds `last/` is over.
     """
     several = len(plan.phases) > 1
-    source = plan.init_from
+    source, place, fitted = plan.init_from, folder, None
     for index, phase in enumerate(plan.phases):
         place = folder / f"phase-{index + 1}" if several else folder
         checkpoint = place / "checkpoints" / "last.ckpt"
@@ -243,6 +243,7 @@ def _run(plan: Plan, folder: Path, resumed: bool, console: Console) -> TrainingR
         if several and rank_zero_only.rank == 0:
             fitted.last.save_pretrained(place / "last")
             source = str(place / "last")
+    assert fitted is not None  # the last phase always runs
     saved = from_pretrained(place / "model")
     if several and rank_zero_only.rank == 0:
         saved.save_pretrained(folder / "model")

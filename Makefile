@@ -1,0 +1,39 @@
+# `make demo` and `make test` install everything they need into .venv; nothing but Python 3.11+ and make is required.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: help install demo test test-slow lint clean
+
+help:
+	@echo "make demo       install, then train FCN and ANN on drawn scenes and compare them (runs/demo)"
+	@echo "make test       install, then lint, types and tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make clean      remove the virtual environment"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,export,web]' --constraint constraints.txt
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/nonlocalseg demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -q -m 'not slow' --durations=15
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow -s
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean:
+	rm -rf $(VENV)

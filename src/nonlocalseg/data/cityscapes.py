@@ -1,0 +1,128 @@
+"""Cityscapes: 19 classes of street scenes, 2048x1024, fine and coarse labels (Cordts et al. 2016, arXiv:1604.01685)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from nonlocalseg import images
+from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
+from nonlocalseg.data.literals import colours, names
+from nonlocalseg.data.official import by_suffix, match, require
+
+# The official label ids: the place in this list is the id. "license plate" is -1 and never drawn.
+LABELS = names("""
+    unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking,
+    rail track, building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign,
+    vegetation, terrain, sky, person, rider, car, truck, bus, caravan, trailer, train, motorcycle, bicycle
+""")
+_PLATE = "license plate"
+_SOURCE = "{} from cityscapes-dataset.com (free for research, with registration)"
+_IMAGES = {"train_extra": "leftImg8bit_trainextra.zip"}
+_LABELS = {"train_extra": "gtCoarse.zip"}
+
+
+class Cityscapes(SegmentationDataset):
+    """The official archives side by side in `root`; each city is a folder:
+
+        leftImg8bit/{train,val,test,train_extra}/CITY/CITY_000000_000019_leftImg8bit.png
+        gtFine/{train,val}/CITY/CITY_000000_000019_gtFine_*
+        gtCoarse/train_extra/CITY/CITY_000000_000019_gtCoarse_*
+
+    where * is `labelIds.png` (as downloaded, ids 0..33), or `labelTrainIds.png` (made by cityscapesScripts, 0..18 and
+    255; other tools write 19 for void), or `polygons.json`, which `prepare cityscapes` turns into label images once
+    instead of at every reading; the first that there is, in this order.
+
+    `train_extra` has coarse labels only; one of its images, troisdorf_000000_000073, is black. The labels of `test`
+    stay with the benchmark server (the files in the archive hold void alone), so `test` has none.
+    """
+
+    classes = names("""
+        road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person,
+        rider, car, truck, bus, train, motorcycle, bicycle
+    """)
+    palette = colours("""
+        804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98 4682b4 dc143c ff0000 00008e 000046 003c64
+        005064 0000e6 770b20
+    """)
+    splits = ("train", "val", "test", "trainval", "train_extra")
+    expected_counts: ClassVar[Mapping[str, int]] = {
+        "train": 2975,
+        "val": 500,
+        "test": 1525,
+        "trainval": 3475,
+        "train_extra": 19998,
+    }
+    label_ids: ClassVar[tuple[int, ...]] = tuple(LABELS.index(name) for name in classes)  # what the server expects
+    by_id: ClassVar[LabelMap] = LabelMap(
+        {**dict.fromkeys(range(len(LABELS)), IGNORE), **{value: index for index, value in enumerate(label_ids)}}
+    )
+    by_train_id: ClassVar[LabelMap] = LabelMap({**{index: index for index in range(19)}, 19: IGNORE, 255: IGNORE})
+
+    @classmethod
+    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+        found = [part for part in cls.splits if (root / "leftImg8bit" / part).is_dir()]
+        return tuple(found) or ("train", "val")
+
+    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        self.label_map = self.by_id
+        pairs: list[Pair] = []
+        unmatched: list[Path] = []
+        for part in ("train", "val") if self.split == "trainval" else (self.split,):
+            source = _SOURCE.format(_IMAGES.get(part, "leftImg8bit_trainvaltest.zip"))
+            folder = require(self.root, [f"leftImg8bit/{part}"], source)
+            pictures = by_suffix(folder, "*/*.png", "_leftImg8bit.png")
+            if part == "test":
+                return [Pair(name, pictures[name], None) for name in sorted(pictures)], []
+            found, alone = match(pictures, self._labels(part))
+            pairs += found
+            unmatched += alone
+        return pairs, unmatched
+
+    def _labels(self, part: str) -> dict[str, Path]:
+        kind = "gtCoarse" if part == "train_extra" else "gtFine"
+        source = _SOURCE.format(_LABELS.get(part, "gtFine_trainvaltest.zip"))
+        folder = require(self.root, [f"{kind}/{part}"], source)
+        for ending in ("labelIds.png", "labelTrainIds.png", "polygons.json"):
+            if found := by_suffix(folder, "*/*", f"_{kind}_{ending}"):
+                self.label_map = self.by_train_id if ending == "labelTrainIds.png" else self.by_id
+                return found
+        raise FileNotFoundError(f"{folder}: holds no *_{kind}_labelIds.png; get {source}")
+
+    def raw_label(self, index: int) -> np.ndarray | None:
+        path = self.pairs[index].label
+        return draw_polygons(path) if path is not None and path.suffix == ".json" else super().raw_label(index)
+
+
+def draw_polygons(path: Path) -> np.ndarray:
+    """Label ids uint8 [H, W] from a `polygons.json`, drawn as cityscapesScripts (json2labelImg) draws them.
+
+    Raises `ValueError` for a file that is no Cityscapes annotation and for an unknown label.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        picture = Image.new("L", (content["imgWidth"], content["imgHeight"]), 0)
+        drawer = ImageDraw.Draw(picture)
+        for item in content["objects"]:
+            value = None if item.get("deleted") else _label_id(item["label"])
+            if value is not None:
+                drawer.polygon([tuple(point) for point in item["polygon"]], fill=value)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not a Cityscapes annotation ({reason}); unpack it again") from None
+    return np.array(picture)
+
+
+def _label_id(label: Any) -> int | None:
+    """The id of a label, "cargroup" as "car"; None for what is not drawn."""
+    name = label if label in LABELS or label == _PLATE else label.removesuffix("group")
+    if name == _PLATE:
+        return None
+    if name not in LABELS:
+        raise ValueError(f"unknown label {label!r}")
+    return LABELS.index(name)

@@ -1,0 +1,168 @@
+"""PASCAL Context: whole scenes of PASCAL VOC 2010 in 59 classes, or 60 with background (Mottaghi et al. 2014)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nonlocalseg import images
+from nonlocalseg.data import rle
+from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, Transform
+from nonlocalseg.data.literals import colours, distinct, names, numbers
+from nonlocalseg.data.official import by_suffix, field_of, inside, match_listed, read_list, require
+from nonlocalseg.files import write_text
+
+CLASSES = names("""
+    background, aeroplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle, building, bus, cabinet,
+    car, cat, ceiling, chair, cloth, computer, cow, cup, curtain, dog, door, fence, floor, flower, food, grass,
+    ground, horse, keyboard, light, motorbike, mountain, mouse, person, plate, platform, pottedplant, road, rock,
+    sheep, shelves, sidewalk, sign, sky, snow, sofa, table, track, train, tree, truck, tvmonitor, wall, water,
+    window, wood
+""")
+PALETTE = distinct(
+    colours("""
+    787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33 ff0652
+    8fff8c ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff 08ffd6 07ffe0
+    ffb806 0aff47 ff290a 07ffff e0ff08 6608ff ff3d06 ffc207 ff7a08 00ff14 ff0829 ff0599 0633ff eb0cff a09614 00a3ff
+    8c8c8c fa0a0f 14ff00 1fff00 ff1f00 ffe000 99ff00 0000ff ff4700 00ebff 00adff 1f00ff
+    """)
+)
+# The class of a pixel among the 459 names of the original annotation; every other name is background.
+IDS = numbers("""
+    0 2 9 18 19 22 23 25 31 33 34 44 45 46 59 65 68 72 80 85 98 104 105 113 115 144 158 159 162 187 189 207 220 232
+    258 259 260 284 295 296 308 324 326 347 349 354 355 360 366 368 397 415 416 420 424 427 440 445 454 458
+""")
+# 59_context_labels numbers the classes in another order: VOC's 20 first.
+_ORDER_59 = names("""
+    background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, table, dog, horse, motorbike, person,
+    pottedplant, sheep, sofa, train, tvmonitor, bag, bed, bench, book, building, cabinet, ceiling, cloth, computer, cup,
+    door, fence, floor, flower, food, grass, ground, keyboard, light, mountain, mouse, curtain, platform, sign, plate,
+    road, rock, shelves, sidewalk, sky, snow, bedclothes, track, tree, truck, wall, water, window, wood
+""")
+MERGED = "trainval_merged.json"
+_VOC = ("VOCdevkit/VOC2010", "VOC2010")
+_SOURCE_VOC = "VOCtrainval_03-May-2010.tar from host.robots.ox.ac.uk/pascal/VOC/voc2010"
+_SOURCE = "trainval.tar.gz from cs.stanford.edu/~roozbeh/pascal-context"
+
+
+class PASCALContext(SegmentationDataset):
+    """PASCAL VOC 2010 (`VOCdevkit/VOC2010/JPEGImages`, `ImageSets`) in `root`, with labels in one of these forms; the
+    first that there is:
+
+        VOC2010/SegmentationClassContext/NAME.png   0 is background, 1..59 the classes; `prepare pascal_context` makes
+                                                    them of `trainval_merged.json`, as mmsegmentation's converter does
+        trainval/NAME.mat                           the original annotation, `LabelMap` with 459 names
+        59_context_labels/NAME.png                  published beside it, with its own order of the 59 classes
+
+    The original annotation covers train and val of VOC 2010, 4998 and 5105 images, which is what papers report.
+    `trainval_merged.json` (the "detail" API) later dropped three of them and has 4996 and 5104, so that figures of
+    mmsegmentation and its kin are measured on 5104 images. The lists in `ImageSets/Main` and
+    `ImageSets/SegmentationContext` belong to the one and to the other. In the usual palette (that of ADE20K) snow has
+    the colour of bicycle; here it has one of its own.
+    """
+
+    splits = ("train", "val", "trainval")
+    expected_counts: ClassVar[Mapping[str, int]] = {"train": 4998, "val": 5105, "trainval": 10103}
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        split: str = "train",
+        transform: Transform | None = None,
+        *,
+        background: bool = False,
+        strict: bool = True,
+    ) -> None:
+        """background: 60 classes, of which background is the first; without it background is ignored."""
+        self.background = background
+        self.classes = CLASSES if background else CLASSES[1:]
+        self.palette = PALETTE if background else PALETTE[1:]
+        super().__init__(root, split, transform, strict=strict)
+
+    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        voc = inside(self.root, *_VOC)
+        pictures = by_suffix(require(voc, ["JPEGImages"], _SOURCE_VOC), "*", ".jpg")
+        labels, lists = self._labels(voc)
+        pairs: list[Pair] = []
+        unmatched: list[Path] = []
+        for part in ("train", "val") if self.split == "trainval" else (self.split,):
+            listed_in = require(voc, [f"ImageSets/{lists}/{part}.txt"], _SOURCE_VOC)
+            found, alone = match_listed(read_list(listed_in), pictures, labels, listed_in)
+            pairs += found
+            unmatched += alone
+        return pairs, unmatched
+
+    def _labels(self, voc: Path) -> tuple[dict[str, Path], str]:
+        """The label files of the first form that there is, and the folder of its lists; sets `label_map`."""
+        prepared = by_suffix(voc / "SegmentationClassContext", "*", ".png")
+        if prepared:
+            self.label_map = self._map({index: index for index in range(60)})
+            return prepared, "SegmentationContext"
+        for place in (self.root, voc):
+            if original := by_suffix(place / "trainval", "*", ".mat"):
+                self.label_map = self._map({raw: IDS.index(raw) if raw in IDS else 0 for raw in range(460)})
+                return original, "Main"
+        for place in (self.root, voc):
+            if published := by_suffix(place / "59_context_labels", "*", ".png"):
+                self.label_map = self._map({raw: CLASSES.index(name) for raw, name in enumerate(_ORDER_59)})
+                return published, "Main"
+        for place in (self.root, voc):
+            if (place / MERGED).is_file():
+                todo = f"run `nonlocalseg prepare pascal_context --root {self.root}` once to make label images of it"
+                raise FileNotFoundError(f"{place / MERGED}: too large to read at every start; {todo}")
+        raise FileNotFoundError(f"{self.root / 'trainval'}: missing; get {_SOURCE}")
+
+    def _map(self, index60: Mapping[int, int]) -> LabelMap:
+        """What is stored -> index among 60 -> class."""
+        if self.background:
+            return LabelMap(index60)
+        return LabelMap({raw: index - 1 if index else IGNORE for raw, index in index60.items()})
+
+    def raw_label(self, index: int) -> np.ndarray | None:
+        path = self.pairs[index].label
+        return field_of(path, "LabelMap") if path is not None and path.suffix == ".mat" else super().raw_label(index)
+
+
+def merged_labels(root: Path) -> Iterator[tuple[Path, Callable[..., None], tuple[Any, ...]]]:
+    """What `prepare` has to do: label images and lists of `trainval_merged.json`, as (file, function, arguments).
+
+    Raises `FileNotFoundError` where the file is missing and `ValueError` where it is something else.
+    """
+    voc = inside(root, *_VOC)
+    path = next((place / MERGED for place in (root, voc) if (place / MERGED).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{voc / MERGED}: missing; get it from the PASCAL in Detail challenge (detail-api)")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        pictures = {item["image_id"]: item for item in content["images"] if item["phase"] in ("train", "val")}
+        parts: dict[int, list[tuple[int, Any]]] = {number: [] for number in pictures}
+        for item in content["annos_segmentation"]:
+            if item["image_id"] in parts:
+                parts[item["image_id"]].append((item["category_id"], item["segmentation"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not the annotations of PASCAL in Detail ({error!r}); get it again") from None
+    del content
+    stems = {"train": [], "val": []}
+    for number, item in pictures.items():
+        name = Path(item["file_name"]).stem
+        stems[item["phase"]].append(name)
+        size = (item["height"], item["width"])
+        yield voc / "SegmentationClassContext" / f"{name}.png", write_merged_label, (size, parts[number])
+    for part, listed in stems.items():
+        text = "".join(f"{name}\n" for name in sorted(listed))
+        yield voc / "ImageSets" / "SegmentationContext" / f"{part}.txt", write_text, (text,)
+
+
+def write_merged_label(path: Path, size: tuple[int, int], parts: list[tuple[int, Any]]) -> None:
+    """Paint the parts of one image, (category of 459, run-length mask), one over the other, as indices among 60."""
+    label = np.zeros(size, np.uint8)
+    for category, mask in parts:
+        painted = rle.decode(mask)
+        if painted.shape != size:
+            raise ValueError(f"{path.stem}: a mask is {painted.shape}, its image {size} (height, width)")
+        label[painted] = IDS.index(category) if category in IDS else 0
+    images.write_mask(path, label)

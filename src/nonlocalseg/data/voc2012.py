@@ -1,0 +1,97 @@
+"""PASCAL VOC 2012: background and 20 objects, with SBD's labels for `train_aug` (Hariharan et al. 2011)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
+from nonlocalseg.data.literals import colours, names
+from nonlocalseg.data.official import by_suffix, field_of, inside, match_listed, read_list, require
+
+_SOURCE = "VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012"
+_TEST_SOURCE = "the test archive from host.robots.ox.ac.uk:8080 (with registration)"
+_SBD_SOURCE = "SBD's benchmark.tgz (Semantic Boundaries Dataset, home.bharathh.info/pubs/codes/SBD)"
+
+
+class VOC2012(SegmentationDataset):
+    """`VOCdevkit/VOC2012` as the archive unpacks, in `root`, and for `train_aug` SBD beside it:
+
+        VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}
+        benchmark_RELEASE/dataset/{cls/NAME.mat,train.txt,val.txt}
+        VOCdevkit/VOC2012/SegmentationClassAug/NAME.png      (SBD as label images; used where SBD itself is missing)
+
+    Values 0..20 are the classes, 255 is the border drawn around objects (SBD has none). `train_aug` is VOC's train with
+    VOC's labels, and what SBD has beyond VOC's train and val: 1464 + 9118 = 10582 images.
+    """
+
+    classes = names("""
+        background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
+        motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
+    """)
+    palette = colours("""
+        000000 800000 008000 808000 000080 800080 008080 808080 400000 c00000 408000 c08000 400080 c00080 408080 c08080
+        004000 804000 00c000 80c000 004080
+    """)
+    splits = ("train", "val", "test", "trainval", "train_aug")
+    expected_counts: ClassVar[Mapping[str, int]] = {
+        "train": 1464,
+        "val": 1449,
+        "test": 1456,
+        "trainval": 2913,
+        "train_aug": 10582,
+    }
+    label_map = LabelMap({**{index: index for index in range(21)}, 255: IGNORE})
+
+    @classmethod
+    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+        return ("train", "val")
+
+    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+        voc = inside(self.root, "VOCdevkit/VOC2012", "VOC2012")
+        source = _TEST_SOURCE if self.split == "test" else _SOURCE
+        pictures = by_suffix(require(voc, ["JPEGImages"], source), "*", ".jpg")
+        if self.split == "test":
+            listed_in = require(voc, ["ImageSets/Segmentation/test.txt"], source)
+            listed = read_list(listed_in)
+            if missing := [name for name in listed if name not in pictures]:
+                raise FileNotFoundError(f"{voc / 'JPEGImages' / missing[0]}.jpg: missing; get {source}")
+            return [Pair(name, pictures[name], None) for name in listed], []
+        labels = by_suffix(require(voc, ["SegmentationClass"], source), "*", ".png")
+        part = "train" if self.split == "train_aug" else self.split
+        listed_in = require(voc, [f"ImageSets/Segmentation/{part}.txt"], source)
+        listed = read_list(listed_in)
+        if self.split == "train_aug":
+            more = self._more_labels(
+                voc, {*listed, *read_list(require(voc, ["ImageSets/Segmentation/val.txt"], source))}
+            )
+            listed += sorted(more)
+            labels = {**labels, **more}
+        return match_listed(listed, pictures, labels, listed_in)
+
+    def _more_labels(self, voc: Path, known: set[str]) -> dict[str, Path]:
+        """The labels of SBD for the images that VOC 2012 has in neither train nor val."""
+        sbd = inside(self.root, "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset", "dataset")
+        if not (sbd / "cls").is_dir() and (voc / "SegmentationClassAug").is_dir():
+            labels = by_suffix(voc / "SegmentationClassAug", "*", ".png")
+        else:
+            source = f"{_SBD_SOURCE} for train_aug"
+            found = by_suffix(require(sbd, ["cls"], source), "*", ".mat")
+            listed = {name for part in ("train", "val") for name in read_list(require(sbd, [f"{part}.txt"], source))}
+            labels = {name: path for name, path in found.items() if name in listed}
+        return {name: path for name, path in labels.items() if name not in known}
+
+    def raw_label(self, index: int) -> np.ndarray | None:
+        path = self.pairs[index].label
+        if path is None or path.suffix != ".mat":
+            return super().raw_label(index)
+        try:
+            return field_of(path, "GTcls")["Segmentation"][0, 0]
+        except (IndexError, ValueError) as error:
+            message = str(error)
+            raise ValueError(
+                message if message.startswith(str(path)) else f"{path}: has no GTcls.Segmentation; unpack SBD again"
+            ) from None

@@ -1,0 +1,117 @@
+"""Models on disk: refused when assembled by hand, new classes, corrupt and foreign files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_models import small
+
+import nonlocalseg as nls
+
+
+@pytest.fixture
+def saved(tmp_path):
+    small("ann").save_pretrained(tmp_path / "run/model")
+    return tmp_path / "run/model"
+
+
+def test_a_run_folder_is_its_model(saved):
+    assert nls.from_pretrained(saved.parent).num_classes == 5
+
+
+def test_new_classes_keep_everything_but_the_classifiers(saved):
+    old = nls.from_pretrained(saved)
+    new = nls.from_pretrained(saved, classes=["cat", "dog"], palette=[(1, 2, 3), (4, 5, 6)])
+    assert (new.classes, new.palette) == (("cat", "dog"), ((1, 2, 3), (4, 5, 6)))
+    assert new.config["classes"] == ["cat", "dog"]
+    for name, value in new.state_dict().items():
+        assert (".classifier." in name) or torch.equal(value, old.state_dict()[name])
+    assert new(torch.rand(1, 3, 32, 32))["out"].shape == (1, 2, 32, 32)
+
+
+def test_a_hand_assembled_segmenter_is_refused(saved):
+    model = nls.from_pretrained(saved)
+    by_hand = nls.Segmenter(model.backbone, model.head, None, model.classes, model.palette)
+    with pytest.raises(ValueError, match="assembled by hand"):
+        by_hand.save_pretrained(saved.parent / "other")
+    assert not (saved.parent / "other").exists()
+
+
+def test_config_tells_what_the_model_predicts(saved):
+    config = json.loads((saved / "config.json").read_text())
+    assert config["classes"] == [f"class {n}" for n in range(5)]
+    assert config["format_version"] == 1
+    assert config["options"]["align_corners"] is False
+    assert config["options"]["anchor_sizes"] == [1, 3, 6, 8]
+    assert config["mean"] == [0.5, 0.5, 0.5]  # this network's own
+
+
+def _break_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _break_json(folder):
+    (folder / "config.json").write_text("{")
+
+
+def _foreign(folder):
+    (folder / "config.json").write_text('{"architectures": ["X"]}')
+
+
+def _newer(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+
+
+def _other_shape(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["options"]["channels"] = 24
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_break_weights, "is corrupt"),
+        (_break_json, "not valid JSON"),
+        (_foreign, "not written by this library"),
+        (_newer, "upgrade nonlocalseg"),
+        (_other_shape, "does not fit its config .wrong shape: "),
+        (lambda folder: (folder / "model.safetensors").unlink(), "copy the whole model folder"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no model"),
+    ],
+)
+def test_damage_is_named_in_one_line(saved, damage, message):
+    damage(saved)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        nls.from_pretrained(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_without_network_names_the_alternative(monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(FileNotFoundError, match="give the path of a model folder") as caught:
+        nls.from_pretrained("somebody/some-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_hub_downloads_only_the_two_files(saved, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def download(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert nls.from_pretrained("somebody/some-model").num_classes == 5
+    assert asked == {"somebody/some-model": ["config.json", "model.safetensors"]}

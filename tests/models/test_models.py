@@ -1,0 +1,218 @@
+"""One contract for every model: odd sizes, training at batch 1, saving and loading, compilation, attention on demand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nonlocalseg as nls
+from nonlocalseg.models.presets import MODELS, WIRINGS
+
+SMALL = {"channels": 16, "key_channels": 8, "auxiliary_channels": 8}
+FUSING = ("fusion", "fnb", "afnb", "fusion_nonlocal", "fnb_nonlocal", "ann")
+WITHOUT_KEYS = ("fcn", "fusion", "psp", "aspp")
+ATTENDING = {
+    "nonlocal": {"context"},
+    "apnb": {"context"},
+    "fnb": {"fusion4"},
+    "afnb": {"fusion4"},
+    "fusion_nonlocal": {"context"},
+    "fnb_nonlocal": {"fusion4", "context"},
+    "ann": {"fusion4", "context"},
+    "gald": {"mask"},
+    "galdv1": {"mask"},
+    "galdv2": {"distribute"},
+}
+
+
+def small(name: str, backbone: str = "test_resnet.r160_in1k", classes: int = 5, **options):
+    torch.manual_seed(0)
+    sizes = dict(SMALL)
+    keyless = options.get("aggregate", "cgnl") in ("none", "psp", "aspp") and options.get("distribute", "ldv1") != "ldv2"
+    if name in WITHOUT_KEYS or (name == "gald" and keyless):
+        sizes.pop("key_channels")
+    if options.get("wiring") == "paper" and name in ("nonlocal", "apnb", *FUSING):
+        sizes.pop("channels")
+    if options.get("auxiliary") is False:
+        sizes.pop("auxiliary_channels")
+    model = nls.create_model(name, backbone, num_classes=classes, **{**sizes, **options})
+    for parameter in model.head.parameters():  # W_o starts at zero
+        if parameter.ndim == 4 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(16, 16), (65, 33)])
+def test_scores_have_the_images_size_and_batch_one_trains(name, size):
+    model = small(name).train()
+    images = torch.rand(1, 3, *size)
+    outputs = model(images)
+    assert {key: value.shape for key, value in outputs.items()} == dict.fromkeys(("out", "aux"), (1, 5, *size))
+    sum(value.square().mean() for value in outputs.values()).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not silent
+    assert set(model.eval()(images)) == {"out"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saved_and_loaded_it_predicts_the_same(name, tmp_path):
+    model = small(name).eval()
+    images = torch.rand(2, 3, 40, 56)
+    model.save_pretrained(tmp_path / "model")
+    again = nls.from_pretrained(tmp_path / "model")
+    assert torch.equal(model(images)["out"], again(images)["out"])
+    assert again.config == model.config
+    assert (again.classes, again.palette) == (model.classes, model.palette)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiles_without_graph_breaks(name):
+    torch.compiler.reset()  # each model counts as a recompilation of one forward
+    model = small(name).eval()
+    images = torch.rand(1, 3, 40, 56)
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(images)["out"], model(images)["out"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_channels_last_changes_nothing(name):
+    model = small(name).eval()
+    images = torch.rand(2, 3, 40, 56)
+    expected = model(images)["out"]
+    again = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))["out"]
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_maps_come_on_demand(name):
+    model = small(name).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        maps = model.attention_maps(torch.rand(1, 3, 40, 56))
+    assert set(maps) == ATTENDING.get(name, set())
+    for key, weights in maps.items():
+        if key == "mask":
+            assert ((weights > 0) & (weights < 1)).all()
+        else:
+            total = weights.sum(1 if key == "distribute" else 2)
+            torch.testing.assert_close(total, torch.ones_like(total))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_wiring_of_every_model_runs(name, wiring):
+    model = small(name, wiring=wiring).eval()
+    side = 160 if wiring == "official" and "gald" in name else 40
+    assert model(torch.rand(1, 3, side, side))["out"].shape == (1, 5, side, side)
+    assert model.align_corners == (wiring == "official")
+
+
+@pytest.mark.parametrize("arrangement", ["gald", "ldga", "parallel"])
+@pytest.mark.parametrize("distribute", ["ldv1", "ldv2"])
+@pytest.mark.parametrize("aggregate", ["psp", "aspp", "nonlocal", "cgnl", "apnb"])
+def test_every_arrangement_of_gald(aggregate, distribute, arrangement):
+    model = small("gald", aggregate=aggregate, distribute=distribute, arrangement=arrangement).train()
+    model(torch.rand(1, 3, 40, 40))["out"].square().mean().backward()
+    assert not [name for name, p in model.head.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize("options", [{"distribute": "ldv1"}, {"distribute": "ldv2"}, {"distribute": "none"}])
+def test_distribution_alone(options):
+    assert small("gald", aggregate="none", **options).eval()(torch.rand(1, 3, 32, 48))["out"].shape == (1, 5, 32, 48)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": name, "anchor_sizes": sizes}
+        for name, sizes in [
+            ("random", (15,)),
+            ("max", (15,)),
+            ("average", (15,)),
+            ("pyramid_random", (1, 2, 3, 6)),
+            ("pyramid_max", (1, 2, 3, 6)),
+            ("pyramid_average", (1, 2, 3, 6)),
+            ("pyramid_average", (1, 3, 6, 8)),
+            ("pyramid_average", (1, 4, 8, 12)),
+        ]
+    ]
+    + [{"fuse": stages} for stages in [(4,), (3, 4), (2, 3, 4)]],
+)
+def test_rows_of_ann_table_7_and_supplement_table_2(options):
+    model = small("ann", **options).eval()
+    maps = model.attention_maps(torch.rand(1, 3, 64, 64))
+    anchors = sum(n * n for n in options.get("anchor_sizes", (1, 3, 6, 8)))
+    assert maps["context"].shape[2] == anchors
+    assert {f"fusion{stage}" for stage in options.get("fuse", (4,))} < maps.keys()
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_convnext.r160_in1k", "test_vit.r160_in1k", "vit_tiny_patch16_224", "mobilenetv2_035"]
+)
+@pytest.mark.parametrize("name", ["ann", "galdv2", "fnb_nonlocal"])
+def test_modern_backbones(name, backbone):
+    model = small(name, backbone).train()
+    outputs = model(torch.rand(2, 3, 37, 50))
+    assert all(value.shape == (2, 5, 37, 50) for value in outputs.values())
+    sum(value.square().mean() for value in outputs.values()).backward()
+
+
+def test_patches_are_padded_and_cropped():
+    """A 14-pixel patch on an image of no multiple of it: the pixels inside keep their place."""
+    model = small("fcn", "vit_tiny_patch16_224", auxiliary=False).eval()
+    image = torch.rand(1, 3, 40, 50)
+    whole = torch.nn.functional.pad(model.normalise(image), (0, 14, 0, 8))
+    logits = model.head(model.backbone(whole))
+    expected = torch.nn.functional.interpolate(logits, size=(48, 64), mode="bilinear")[:, :, :40, :50]
+    torch.testing.assert_close(model(image)["out"], expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": "an"}, "unknown model 'an': did you mean 'ann'"),
+        ({"backbone": "resnet5"}, "did you mean"),
+        ({"wiring": "offical"}, "did you mean 'official'"),
+        ({"anchor_size": (1,)}, "did you mean 'anchor_sizes'"),
+        ({"model": "fcn", "anchor_sizes": (1, 2)}, "anchor_sizes has no effect on model 'fcn'"),
+        ({"sampling": "average", "anchor_sizes": (1, 3)}, "takes one size"),
+        ({"fuse": (7,)}, "stage 7 cannot be fused"),
+        ({"num_classes": None}, "give classes"),
+        ({"num_classes": 2, "classes": ["a", "b", "c"]}, "leave num_classes out"),
+        ({"num_classes": None, "classes": ["a", "a"]}, "each of them once"),
+        ({"palette": [(0, 0, 0)]}, "one RGB colour for each of the 5"),
+        ({"multi_grid": (1, 2)}, "blocks"),
+        ({"backbone": "vit_tiny_patch16_224", "output_stride": 8}, "keeps its patch size"),
+        ({"backbone": "vit_tiny_patch16_224", "multi_grid": (1, 2, 4)}, "no ResNet"),
+        ({"model": "gald", "aggregate": "psp", "arrangement": "parallel", "distribute": "none"}, "needs both"),
+        ({"backbone_weights": "nowhere.safetensors"}, "does not exist"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(wrong, message):
+    arguments = {"model": "ann", "backbone": "test_resnet.r160_in1k", "num_classes": 5, **wrong}
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        nls.create_model(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_small_images_are_refused():
+    with pytest.raises(ValueError, match="at least 16x16"):
+        small("fcn").eval()(torch.rand(1, 3, 15, 40))
+
+
+def test_one_small_image_cannot_train_batch_norm():
+    model = small("fcn", output_stride=32).train()
+    with pytest.raises(ValueError, match="use a batch of 2 or crops larger than 32"):
+        model(torch.rand(1, 3, 32, 32))
+
+
+def test_head_that_needs_a_missing_stage():
+    model = small("ann")
+    head = model.head
+    head.stages = (1, 5)
+    model.backbone.channels.pop(1)
+    with pytest.raises(ValueError, match="the head needs stage 1"):
+        nls.Segmenter(model.backbone, head, None, model.classes, model.palette)

@@ -1,0 +1,313 @@
+"""train(): what it leaves behind, that it repeats and resumes exactly, and that its mistakes are one line."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import nonlocalseg as nls
+from nonlocalseg.training.module import SegmentationTraining
+from nonlocalseg.training.running import train
+
+
+class Interrupted(Exception):
+    pass
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int) -> pytest.MonkeyPatch:
+    original = SegmentationTraining.on_train_batch_start
+
+    def stop(self: SegmentationTraining, images: Any, index: int) -> None:
+        if index == batch:
+            raise Interrupted
+        original(self, images, index)
+
+    monkeypatch.setattr(SegmentationTraining, "on_train_batch_start", stop)
+    return monkeypatch
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def test_run_folder(run):
+    done = run()
+    assert sorted(p.name for p in done.folder.iterdir()) == [
+        "checkpoints",
+        "metrics.csv",
+        "model",
+        "recipe.yaml",
+        "tensorboard",
+    ]
+    assert {p.name for p in (done.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with (done.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    validated = [row for row in rows if row["miou"]]
+    assert [int(row["step"]) for row in validated] == [3, 6]
+    assert done.miou == pytest.approx(max(float(row["miou"]) for row in validated), rel=1e-5)
+    assert float(validated[0]["iou/sky"]) >= 0
+    assert any(float(row["loss"]) > 0 and float(row["images_per_second"]) > 0 for row in rows if row["loss"])
+    assert done.step == 6
+    assert nls.from_pretrained(done.folder).classes == done.model.classes
+    assert any((done.folder / "tensorboard").iterdir())
+
+
+def test_last_step_is_validated_whatever_the_interval(run):
+    done = run(steps=5)
+    with (done.folder / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["miou"]] == [3, 5]
+
+
+def test_saved_model_is_the_best_one(run, monkeypatch):
+    """A later, worse validation must not replace it."""
+    from nonlocalseg.metrics import Scores
+
+    scores, seen = iter([0.5, 0.25]), {}
+
+    def fixed(self: Scores) -> float:
+        if id(self.confusion) not in seen:
+            seen[id(self.confusion)] = next(scores), self.confusion  # kept, so that no other takes its id
+        return seen[id(self.confusion)][0]
+
+    monkeypatch.setattr(Scores, "mean_iou", property(fixed))
+    done = run()
+    assert done.miou == 0.5
+    saved, best, last = done.model.state_dict(), weights(done.folder, "best"), weights(done.folder)
+    assert all(torch.equal(saved[name], best[f"model.{name}"]) for name in saved)
+    assert not same(best, last)
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"accumulate": 2}], ids=["plain", "workers", "accumulate"])
+def test_two_runs_give_the_same_weights(run, options):
+    first, second = run("first", **options), run("second", **{**options, "workers": 1})
+    assert same(weights(first.folder), weights(second.folder))
+
+
+def test_seed_changes_the_weights(run):
+    assert not same(weights(run("first").folder), weights(run("second", seed=1).folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "batch"),
+    [
+        ({}, 4),
+        ({"ema": 0.9, "optimizer": "adamw", "workers": 1}, 5),
+        ({"accumulate": 2}, 9),
+        ({"val_split": "none"}, 4),
+        ({"steps": 5, "warmup_steps": 3}, 4),
+    ],
+    ids=["plain", "ema", "accumulate", "no validation", "uneven"],
+)
+def test_resumed_run_equals_uninterrupted_run(run, tmp_path, monkeypatch, options, batch):
+    whole = run("whole", **options)
+    with interrupt(monkeypatch, batch).context() as _, pytest.raises(Interrupted):
+        run("broken", **options)
+    assert torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    monkeypatch.undo()
+    resumed = train(resume=tmp_path / "broken", progress=False)
+    assert same(weights(whole.folder), weights(resumed.folder))
+    assert resumed.miou == whole.miou
+    rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (whole.folder, resumed.folder)]
+    assert [line.split(",")[0] for line in rows[0]] == [line.split(",")[0] for line in rows[1]]
+
+
+def test_recipe_yaml_repeats_the_run(run, tmp_path):
+    first = run("first", ema=0.9, terms={"dice": 0.5}, class_weights=[1.0] * 9)
+    again = train(first.folder / "recipe.yaml", out=tmp_path / "again", progress=False)
+    assert same(weights(first.folder), weights(again.folder))
+    assert (first.folder / "recipe.yaml").read_text() == (again.folder / "recipe.yaml").read_text()
+
+
+def test_average_is_validated_and_saved(run):
+    done = run(ema=0.9)
+    last = weights(done.folder)
+    name = "head.classifier.weight"
+    assert not torch.equal(last[f"model.{name}"], last[f"ema.module.{name}"])
+    best = weights(done.folder, "best")
+    assert torch.equal(done.model.state_dict()[name], best[f"ema.module.{name}"])
+
+
+def test_init_from_keeps_weights_and_makes_new_classifiers(run, tmp_path, small):
+    old = run("old", val_split="none", steps=2)
+    folder = tmp_path / "data"
+    draw_folder(folder)
+    small.update(
+        data="folder", root=str(folder), data_options={}, steps=1, rate=1e-12, val_split="none", frozen_batchnorm=True
+    )
+    del small["model"], small["backbone"], small["model_options"]
+    new = train(init_from=str(old.folder), out=tmp_path / "new", **small)
+    assert new.model.classes == ("left", "right")
+    before, after = old.model.state_dict(), new.model.state_dict()
+    assert torch.equal(before["backbone.body.conv_stem.weight"], after["backbone.body.conv_stem.weight"])
+    assert after["head.classifier.weight"].shape[0] == 2
+    with pytest.raises(ValueError, match="leave out --model") as error:
+        train(init_from=str(old.folder), out=tmp_path / "other", **small, model="fcn")
+    one_line(error)
+
+
+def test_memory_options_change_memory_only(run):
+    plain = run("plain", steps=2, val_split="none")
+    for options in ({"checkpointing": True}, {"channels_last": True}):
+        other = run(str(options), steps=2, val_split="none", **options)
+        first, second = weights(plain.folder), weights(other.folder)
+        for name in first:
+            if "num_batches" not in name and "running" not in name:
+                torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_half_precision_trains(run):
+    done = run(precision="bf16", steps=2)
+    assert all(torch.isfinite(value).all() for value in done.model.state_dict().values())
+
+
+def draw_folder(folder: Path, count: int = 4) -> None:
+    """A `folder` data set of two classes."""
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = np.random.default_rng(index).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / split / f"{index}.png")
+            mask = np.zeros((48, 64), np.uint8)
+            mask[:, 32:] = 1
+            Image.fromarray(mask).save(folder / "masks" / split / f"{index}.png")
+    (folder / "classes.yaml").write_text("0: left\n1: right\n")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_image_is_named(tmp_path, small, workers):
+    draw_folder(tmp_path / "data")
+    (tmp_path / "data/images/train/2.png").write_bytes(b"not a picture")
+    small.update(data="folder", root=str(tmp_path / "data"), data_options={}, workers=workers)
+    with pytest.raises(ValueError, match=r"2\.png") as error:
+        train(out=tmp_path / "run", **small)
+    one_line(error)
+
+
+def test_resume_with_other_classes(run, tmp_path):
+    done = run(steps=2)
+    draw_folder(tmp_path / "data")
+    with pytest.raises(ValueError, match="9 classes and the data has 2") as error:
+        train(resume=done.folder, data="folder", root=str(tmp_path / "data"), data_options={}, steps=4, progress=False)
+    one_line(error)
+
+
+def test_resume_from_a_corrupt_checkpoint(run):
+    done = run(steps=2)
+    path = done.folder / "checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="corrupt") as error:
+        train(resume=done.folder, steps=4, progress=False)
+    one_line(error)
+
+
+def test_resume_continues_a_finished_run(run):
+    done = run(steps=2)
+    assert train(resume=done.folder, steps=4, progress=False).step == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crop": (-8, 64)}, "crop"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 3, "accumulate": 2}, "multiple of 2"),
+        ({"backbone": "resnet1"}, "resnet1"),
+        ({"precision": "bf16", "channels_last": True}, "channels_last"),
+        ({"precision": "8"}, "precision"),
+        ({"data": "camvid", "data_options": {}}, "root"),
+        ({"data": "cityscape"}, "synthetic"),
+        ({"flip": 2.0}, "flip"),
+        ({"init_from": "nowhere", "model": None}, "nowhere"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_mistakes_are_one_line(tmp_path, small, options, words):
+    if torch.cuda.is_available() and "channels_last" in options:
+        pytest.skip("allowed on a GPU")
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        train(out=tmp_path / "run", **{**small, **options})
+    one_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_of_another_run_is_not_touched(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="--resume") as error:
+        run()
+    one_line(error)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_output(tmp_path, small):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(OSError):
+        train(out=tmp_path / "closed/run", **small)
+
+
+def test_output_below_a_file(tmp_path, small):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises((OSError, ValueError)) as error:
+            train(out=out, **small)
+        one_line(error)
+
+
+def test_fresh_names(tmp_path, small, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small.update(steps=1, val_split="none")
+    names = [train(**small).folder.as_posix() for _ in range(2)]
+    assert names == ["runs/synthetic-ann-mobilenetv2_035", "runs/synthetic-ann-mobilenetv2_035-2"]
+
+
+def test_broken_gradient_stops_the_run(run, monkeypatch):
+    original = SegmentationTraining.training_step
+
+    def broken(self: SegmentationTraining, batch: Any, index: int) -> dict[str, torch.Tensor]:
+        outputs = original(self, batch, index)
+        return {name: value * (1e20 if index == 1 else 1.0) for name, value in outputs.items()}
+
+    monkeypatch.setattr(SegmentationTraining, "training_step", broken)
+    with pytest.raises(ValueError, match="gradient norm at step 1 is") as error:
+        run()
+    one_line(error)
+
+
+def test_phases_follow_each_other(tmp_path, small, run):
+    """A second phase on other data keeps the weights, gets its own classifiers, and resumes where it stopped."""
+    import yaml
+
+    draw_folder(tmp_path / "data")
+    first = run("first", steps=2)
+    fields = yaml.safe_load((first.folder / "recipe.yaml").read_text())
+    second = {**fields["phases"][0], "data": "folder", "root": str(tmp_path / "data"), "data_options": {}, "steps": 3}
+    fields["phases"].append(second)
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(yaml.safe_dump(fields))
+    done = train(recipe, out=tmp_path / "two", progress=False)
+    assert done.model.classes == ("left", "right")
+    assert (tmp_path / "two/phase-1/last/config.json").is_file()
+    assert nls.from_pretrained(tmp_path / "two").classes == ("left", "right")
+    assert same(weights(first.folder), weights(tmp_path / "two/phase-1"))
+    written = (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns
+    train(resume=tmp_path / "two", progress=False)
+    assert (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns == written
