@@ -35,7 +35,10 @@ def portable_fill(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     """Weights for every key, from one frozen random stream per key; tied keys of APNB take the key branch's values."""
     state = {key: _filled(key, shape) for key, shape in shapes.items()}
     for key in state:
-        for tied, origin in (("context.stages.0.query_project", "key_project"), ("context.2.stages.0.f_query", "f_key")):
+        for tied, origin in (
+            ("context.stages.0.query_project", "key_project"),
+            ("context.2.stages.0.f_query", "f_key"),
+        ):
             if tied in key:
                 state[key] = state[key.replace(tied.split(".")[-1], origin)]
     return state

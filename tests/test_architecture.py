@@ -26,7 +26,13 @@ ARROWS: dict[str, set[str]] = {
     "timing": {"training", "data", "models", "blocks", "inference"},
     "web": {"models", "inference", "explanations", "drawing", "images"},
 }
-EVERYTHING_BUT = {"report": {"cli", "web"}, "submission": {"cli", "web"}, "cli": set(), "__main__": set(), "__init__": set()}
+EVERYTHING_BUT = {
+    "report": {"cli", "web"},
+    "submission": {"cli", "web"},
+    "cli": set(),
+    "__main__": set(),
+    "__init__": set(),
+}
 # Packages that only some parts import.
 OWNERS = {
     "lightning": {"training"},

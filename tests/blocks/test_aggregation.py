@@ -9,7 +9,7 @@ from torch import nn
 
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.aggregation import ASPP, CGNL, PSP, HalfResolution
-from nonlocalseg.models.converting import _conv_norm, _modules
+from nonlocalseg.models.key_maps import conv_norm, modules
 
 SIZES = [(9, 7), (3, 5), (1, 1)]
 
@@ -101,5 +101,7 @@ def test_official_cgnl(shared, name, options):
 def test_official_psp(shared):
     stored = Stored(shared / "golden/e_gald_pspmodule.safetensors")
     block = PSP(32, 16, 16, act=False, map_first=False, align_corners=True)
-    table = _modules({f"stages.{n}": f"stages.{n}" for n in range(4)}, ".1", ".2")
-    assert_matches(stored, load_mapped(block, stored.state, table | _conv_norm("bottleneck", "bottleneck", ".0", ".1")), "x")
+    table = modules({f"stages.{n}": f"stages.{n}" for n in range(4)}, ".1", ".2")
+    assert_matches(
+        stored, load_mapped(block, stored.state, table | conv_norm("bottleneck", "bottleneck", ".0", ".1")), "x"
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.aggregation import CGNL, HalfResolution
 from nonlocalseg.blocks.distribution import LDv1, LDv2
-from nonlocalseg.models.converting import _modules
+from nonlocalseg.models.key_maps import modules
 
 
 @pytest.mark.parametrize("downsample", ["depthwise", "bilinear", "average"])
@@ -98,7 +98,7 @@ def test_parameters_of_ldv2_over_its_aggregation():
     "options", [{"kernel_size": 4}, {"dilation": 0}, {"query_input": "local"}, {"key_input": "none"}]
 )
 def test_mistakes_are_named(options):
-    with pytest.raises(ValueError, match="kernel_size|dilation|query_input|key_input"):
+    with pytest.raises(ValueError, match=r"kernel_size|dilation|query_input|key_input"):
         LDv2(**options)
     with pytest.raises(ValueError, match="mask_downsample"):
         LDv1(4, "nearest")  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ DCONVS = {f"dconv{n + 1}": f"down.{n}" for n in range(3)}
 def test_official_local_attention(shared, size):
     stored = Stored(shared / f"golden/e_gald_localatten_{size}.safetensors")
     block = LDv1(8, official=True, align_corners=True)
-    assert_matches(stored, load_mapped(block, stored.state, _modules(DCONVS, ".0", ".1")), "x")
+    assert_matches(stored, load_mapped(block, stored.state, modules(DCONVS, ".0", ".1")), "x")
 
 
 @pytest.mark.shared
@@ -123,9 +123,9 @@ def test_official_gald_block(shared):
     aggregate = HalfResolution(CGNL(16, 8, official=True), 16, padding=0, bias=True, align_corners=True)
     block = nn.Sequential(aggregate, LDv1(16, official=True, residuals=2, align_corners=True))
     table = {
-        **_modules({"down": "0.down"}, ".0", ".1"),
+        **modules({"down": "0.down"}, ".0", ".1"),
         **{f"long_relation.{name}": f"0.block.{name}" for name in ("t", "p", "g", "z")},
         "long_relation.gn": "0.block.norm",
-        **_modules({f"local_attention.{k}": f"1.{v}" for k, v in DCONVS.items()}, ".0", ".1"),
+        **modules({f"local_attention.{k}": f"1.{v}" for k, v in DCONVS.items()}, ".0", ".1"),
     }
     assert_matches(stored, load_mapped(block, stored.state, table), "x")

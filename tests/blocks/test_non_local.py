@@ -12,7 +12,7 @@ from torch import nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.non_local import AFNB, APNB, CommonFusion, FusionNonLocal, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, MaxSampling, RandomSampling
-from nonlocalseg.models.converting import _ann_attention, _conv_norm, _mmseg_attention
+from nonlocalseg.models.key_maps import ann_attention, conv_norm, mmseg_attention
 
 SAMPLINGS = {
     "all": lambda: None,
@@ -54,7 +54,13 @@ def assert_equal_to_literal(block, *inputs: torch.Tensor) -> None:
 )
 def test_block_is_its_equation(sampling, output, embedding, share):
     block = NonLocal(
-        12, key_channels=5, value_channels=7, sampling=SAMPLINGS[sampling](), output=output, embedding=embedding, share=share
+        12,
+        key_channels=5,
+        value_channels=7,
+        sampling=SAMPLINGS[sampling](),
+        output=output,
+        embedding=embedding,
+        share=share,
     )
     assert_equal_to_literal(randomise(block), torch.randn(2, 12, 9, 7, dtype=torch.float64))
 
@@ -93,7 +99,13 @@ def test_both_orders_of_the_paper_form(cheap):
 )
 def test_fusion_is_its_equation(sampling, output, embedding, share_value):
     block = FusionNonLocal(
-        10, (6, 4), key_channels=5, sampling=SAMPLINGS[sampling](), output=output, embedding=embedding, share_value=share_value
+        10,
+        (6, 4),
+        key_channels=5,
+        sampling=SAMPLINGS[sampling](),
+        output=output,
+        embedding=embedding,
+        share_value=share_value,
     )
     high = torch.randn(2, 10, 5, 7, dtype=torch.float64)
     lows = [torch.randn(2, 6, 11, 3, dtype=torch.float64), torch.randn(2, 4, 5, 7, dtype=torch.float64)]
@@ -137,7 +149,9 @@ def test_training_updates_and_reaches_every_parameter():
     block = AFNB(10, (6,), AverageSampling((1, 3)), key_channels=4).train()
     nn.init.normal_(block.branches[0].out.weight)
     block(torch.randn(2, 10, 6, 5), torch.randn(2, 6, 6, 5)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in block.named_parameters() if "conv.bias" not in n)
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for n, p in block.named_parameters() if "conv.bias" not in n
+    )
 
 
 def test_mistakes_are_named():
@@ -158,7 +172,7 @@ MMSEG = {"bias": False, "fuse_bias": False}
 def test_apnb_of_mmsegmentation(shared):
     stored = Stored(shared / "golden/b_mmseg_apnb.safetensors")
     block = APNB(24, AverageSampling((1, 3, 6, 8)), key_channels=8, **MMSEG)
-    table = _mmseg_attention("stages.0", "branches.0", True) | _conv_norm("bottleneck", "fuse", ".conv", ".bn")
+    table = mmseg_attention("stages.0", "branches.0", True) | conv_norm("bottleneck", "fuse", ".conv", ".bn")
     assert_matches(stored, load_mapped(block, stored.state, table), "x")
 
 
@@ -166,7 +180,7 @@ def test_apnb_of_mmsegmentation(shared):
 def test_afnb_of_mmsegmentation(shared):
     stored = Stored(shared / "golden/b_mmseg_afnb.safetensors")
     block = AFNB(28, (20,), AverageSampling((1, 3, 6, 8)), out_channels=16, key_channels=8, **MMSEG)
-    table = _mmseg_attention("stages.0", "branches.0", False) | _conv_norm("bottleneck", "fuse", ".conv", ".bn")
+    table = mmseg_attention("stages.0", "branches.0", False) | conv_norm("bottleneck", "fuse", ".conv", ".bn")
     assert_matches(stored, _swapped(load_mapped(block, stored.state, table)), "low", "high")
 
 
@@ -174,7 +188,7 @@ def test_afnb_of_mmsegmentation(shared):
 def test_apnb_of_the_official_code(shared):
     stored = Stored(shared / "golden/d_official_apnb.safetensors")
     block = APNB(24, AverageSampling((1, 3, 6, 8)), key_channels=8, value_channels=12)
-    table = _ann_attention("stages.0", "branches.0", True) | _conv_norm("conv_bn_dropout", "fuse", ".0", ".1.0")
+    table = ann_attention("stages.0", "branches.0", True) | conv_norm("conv_bn_dropout", "fuse", ".0", ".1.0")
     assert_matches(stored, load_mapped(block, stored.state, table), "x")
 
 
@@ -182,7 +196,7 @@ def test_apnb_of_the_official_code(shared):
 def test_afnb_of_the_official_code(shared):
     stored = Stored(shared / "golden/d_official_afnb.safetensors")
     block = AFNB(28, (20,), AverageSampling((1, 3, 6, 8)), out_channels=16, key_channels=8, value_channels=12)
-    table = _ann_attention("stages.0", "branches.0", False) | _conv_norm("conv_bn_dropout", "fuse", ".0", ".1")
+    table = ann_attention("stages.0", "branches.0", False) | conv_norm("conv_bn_dropout", "fuse", ".0", ".1")
     assert_matches(stored, _swapped(load_mapped(block, stored.state, table)), "low", "high")
 
 

@@ -85,7 +85,12 @@ def test_small_network_of_mmsegmentation(shared):
     stored, model, images = h1(shared, "h1_mmseg_ann_r18")
     with torch.no_grad():
         features = model.backbone(stored.inputs["x"])
-        outputs = [model.head(features), model.auxiliary(features), model(images)["out"], *(features[n] for n in (2, 3, 4, 5))]
+        outputs = [
+            model.head(features),
+            model.auxiliary(features),
+            model(images)["out"],
+            *(features[n] for n in (2, 3, 4, 5)),
+        ]
         slide = infer(model, images, mode="slide", crop=65, stride=43, average="logits")
     for index, out in enumerate(outputs):
         assert (out - stored[f"out.{index}"]).abs().max() <= 1e-5
@@ -168,10 +173,10 @@ def test_official_input_becomes_rgb_between_0_and_1():
     torch.manual_seed(0)
     options = {"channels": 8, "key_channels": 4, "value_channels": 4, "auxiliary_channels": 4}
     source = create_model("ann", "resnet50s", num_classes=2, wiring="official", **options)
-    from nonlocalseg.models.converting import _ANN_OFFICIAL
+    from nonlocalseg.models.key_maps import ANN_OFFICIAL
 
     state = {}
-    for theirs, mine in _ANN_OFFICIAL.items():
+    for theirs, mine in ANN_OFFICIAL.items():
         for key, value in source.state_dict().items():
             if key.startswith(mine + "."):
                 state[theirs + key[len(mine) :]] = value

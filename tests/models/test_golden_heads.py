@@ -9,8 +9,9 @@ import torch
 from golden_files import Stored, assert_matches, load_mapped, portable_fill
 from torch import nn
 
-from nonlocalseg.models import converting
-from nonlocalseg.models.presets import MODEL_WIRINGS, MODELS, WIRINGS, Details, Reader
+from nonlocalseg.models import key_maps
+from nonlocalseg.models.presets import MODELS
+from nonlocalseg.models.wirings import MODEL_WIRINGS, WIRINGS, Details, Reader
 
 pytestmark = pytest.mark.shared
 
@@ -43,7 +44,7 @@ def test_ann_of_mmsegmentation(shared, name, sizes):
     stored = Stored(shared / f"golden/a_mmseg_annhead{name}.safetensors")
     options = {"channels": 16, "key_channels": 8, "value_channels": 8, "anchor_sizes": sizes}
     head = build("ann", "mmseg", {4: 32, 5: 64}, **options)
-    table = of_head(converting._MMSEG_ANN)
+    table = of_head(key_maps.MMSEG_ANN)
     load_mapped(head, stored.state, table)
     assert_matches(stored, OnStages(head, 4, 5), "low", "high", parameters=(head, table))
 
@@ -51,10 +52,10 @@ def test_ann_of_mmsegmentation(shared, name, sizes):
 @pytest.mark.parametrize(
     ("name", "model", "table", "options"),
     [
-        ("fcnhead", "fcn", converting._MMSEG_FCN, {}),
-        ("nlhead", "nonlocal", converting._MMSEG_NONLOCAL, {"key_channels": 8, "value_channels": 8}),
-        ("psphead", "psp", converting._MMSEG_PSP, {}),
-        ("aspphead", "aspp", converting._MMSEG_ASPP, {"aggregate_channels": 16, "aspp_rates": (3, 6, 9)}),
+        ("fcnhead", "fcn", key_maps.MMSEG_FCN, {}),
+        ("nlhead", "nonlocal", key_maps.MMSEG_NONLOCAL, {"key_channels": 8, "value_channels": 8}),
+        ("psphead", "psp", key_maps.MMSEG_PSP, {}),
+        ("aspphead", "aspp", key_maps.MMSEG_ASPP, {"aggregate_channels": 16, "aspp_rates": (3, 6, 9)}),
     ],
 )
 def test_other_heads_of_mmsegmentation(shared, name, model, table, options):
@@ -66,18 +67,18 @@ def test_other_heads_of_mmsegmentation(shared, name, model, table, options):
 def test_auxiliary_head_of_mmsegmentation(shared):
     stored = Stored(shared / "golden/c_mmseg_fcnhead_aux.safetensors")
     head = build("fcn", "mmseg", {5: 32}, channels=16, convs=1, combine=False)
-    assert_matches(stored, OnStages(load_mapped(head, stored.state, of_head(converting._MMSEG_FCN)), 5), "x")
+    assert_matches(stored, OnStages(load_mapped(head, stored.state, of_head(key_maps.MMSEG_FCN)), 5), "x")
 
 
 def test_decoder_of_the_official_ann(shared):
     stored = Stored(shared / "golden/d_official_ann_decoder.safetensors")
     main = {k: v for k, v in stored.state.items() if not k.startswith("dsn")}
     head = build("ann", "official", {4: 32, 5: 64}, channels=16, key_channels=8, value_channels=8)
-    table = of_head(converting._ANN_OFFICIAL)
+    table = of_head(key_maps.ANN_OFFICIAL)
     load_mapped(head, main, table)
     assert_matches(stored, OnStages(head, 4, 5), "low", "high", output="out.0", parameters=(head, table))
     auxiliary = build("fcn", "official", {5: 32}, channels=16)
-    table = {k: v.removeprefix("auxiliary.") for k, v in converting._ANN_OFFICIAL.items() if k.startswith("dsn")}
+    table = {k: v.removeprefix("auxiliary.") for k, v in key_maps.ANN_OFFICIAL.items() if k.startswith("dsn")}
     load_mapped(auxiliary, {k: v for k, v in stored.state.items() if k.startswith("dsn")}, table)
     with torch.no_grad():
         out = OnStages(auxiliary, 5)(stored.inputs["low"])
@@ -87,14 +88,14 @@ def test_decoder_of_the_official_ann(shared):
 def test_small_official_gald_head(shared):
     stored = Stored(shared / "golden/e_gald_galdhead_small.safetensors")
     head = build("galdv1", "official", {5: 24}, channels=16, key_channels=8)
-    table = {k.removeprefix("head."): v for k, v in of_head(converting._GALD_OFFICIAL).items()}
+    table = {k.removeprefix("head."): v for k, v in of_head(key_maps.GALD_OFFICIAL).items()}
     assert_matches(stored, OnStages(load_mapped(head, stored.state, table), 5), "x")
 
 
 def test_full_width_official_gald_head(shared):
     stored = Stored(shared / "golden/e_gald_galdhead_512_portable.safetensors")
     head = build("galdv1", "official", {5: 8})
-    table = {k.removeprefix("head."): v for k, v in of_head(converting._GALD_OFFICIAL).items()}
+    table = {k.removeprefix("head."): v for k, v in of_head(key_maps.GALD_OFFICIAL).items()}
     shapes = {}
     for ours, value in head.state_dict().items():
         prefix = max((v for v in table.values() if ours.startswith(v + ".")), key=len)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import nonlocalseg as nls
-from nonlocalseg.models.presets import MODELS, WIRINGS
+from nonlocalseg.models.presets import MODELS
+from nonlocalseg.models.wirings import WIRINGS
 
 SMALL = {"channels": 16, "key_channels": 8, "auxiliary_channels": 8}
 FUSING = ("fusion", "fnb", "afnb", "fusion_nonlocal", "fnb_nonlocal", "ann")
@@ -28,7 +29,9 @@ ATTENDING = {
 def small(name: str, backbone: str = "test_resnet.r160_in1k", classes: int = 5, **options):
     torch.manual_seed(0)
     sizes = dict(SMALL)
-    keyless = options.get("aggregate", "cgnl") in ("none", "psp", "aspp") and options.get("distribute", "ldv1") != "ldv2"
+    keyless = (
+        options.get("aggregate", "cgnl") in ("none", "psp", "aspp") and options.get("distribute", "ldv1") != "ldv2"
+    )
     if name in WITHOUT_KEYS or (name == "gald" and keyless):
         sizes.pop("key_channels")
     if options.get("wiring") == "paper" and name in ("nonlocal", "apnb", *FUSING):

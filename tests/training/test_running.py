@@ -189,7 +189,7 @@ def draw_folder(folder: Path, count: int = 4) -> None:
             mask = np.zeros((48, 64), np.uint8)
             mask[:, 32:] = 1
             Image.fromarray(mask).save(folder / "masks" / split / f"{index}.png")
-    (folder / "classes.yaml").write_text("0: left\n1: right\n")
+    (folder / "classes.yaml").write_text("masks: {0: left, 1: right}\n")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -110,7 +110,7 @@ class CGNL(nn.Module):
         """The scalar of every group `[B, groups]` in float32 (float64 for float64), already divided as the form asks."""
         p, g = self.p(x), self.g(x)
         exact = torch.promote_types(p.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             products = (p.to(exact) * g.to(exact)).flatten(1).unflatten(1, (self.groups, -1))
             total = products.shape[2]
             if not self.official:

@@ -1,4 +1,4 @@
-"""The small parts every block is made of: convolution with norm and activation, batch norm that survives a single value, resizing."""
+"""The small parts of every block: convolution with norm and activation, batch norm of a single value, resizing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         return super().forward(input)
 
 

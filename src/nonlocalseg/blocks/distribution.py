@@ -1,4 +1,4 @@
-"""Local distribution of a global feature: LDv1's channel masks and LDv2's dilated local attention (GALD, section III, Eq. 1-3 and 6-8)."""
+"""Local distribution of a global feature: LDv1's masks and LDv2's local attention (GALD, Eq. 1-3 and 6-8)."""
 
 from __future__ import annotations
 

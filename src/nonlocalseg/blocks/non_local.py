@@ -1,4 +1,4 @@
-"""Non-local blocks: NB and FNB over all positions, APNB and AFNB over sampled anchors, and common fusion (ANN, section 3, Eq. 1-17).
+"""Non-local blocks: NB and FNB over all positions, APNB and AFNB over anchors, common fusion (ANN, section 3).
 
 Every block computes W_o O of a high map attending to a low one and joins it to the high map. The order of the products
 is chosen so that neither the value map, nor the context map before the output convolution, nor the concatenation
@@ -14,146 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attention import Attention, Normalisation, mix
 from nonlocalseg.blocks.basic import BatchNorm2d, ConvNormAct, resize
 from nonlocalseg.blocks.sampling import Sampling
 
-Normalisation = Literal["softmax", "rescale", "none"]
 Output = Literal["cat_conv", "cat", "residual"]
-
-
-class Attention(nn.Module):
-    """The context W_o O of a high map `[B, C_h, H, W]` over a low map `[B, C_l, H', W']` (Eq. 1-4, 8-10, 14-16).
-
-    `key=None` embeds the low map with the query's own convolution (official code, mmsegmentation); `value=None` takes
-    the key for the value (Eq. 16). `sampling=None` attends to all positions. `normalisation` is f of Eq. 3: softmax,
-    "rescale" (divide by the number of attended positions) or none. `scale` multiplies the logits first.
-    """
-
-    def __init__(
-        self,
-        query: ConvNormAct,
-        key: ConvNormAct | None,
-        value: ConvNormAct | None,
-        out: nn.Conv2d,
-        sampling: Sampling | None = None,
-        normalisation: Normalisation = "softmax",
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__()
-        if normalisation not in ("softmax", "rescale", "none"):
-            raise ValueError(f"normalisation must be softmax, rescale or none, not {normalisation!r}")
-        self.query, self.key, self.value, self.out, self.sampling = query, key, value, out, sampling
-        self.normalisation, self.scale = normalisation, scale
-
-    def weights_and_matrix(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights `[B, N, S]` over the anchors and the matrix M `[B, C_out, S]`, so that the context is M weights^T.
-
-        W_o's bias is in M where the weights of a position sum to one, and left to the caller otherwise (`late_bias`).
-        """
-        keys, values, query = self._keys_values(high, low)
-        matrix = torch.einsum("oe,bes->bos", self.out.weight.flatten(1), values)
-        if self.normalisation == "softmax" and self.out.bias is not None:
-            matrix = matrix + self.out.bias[:, None]
-        return self._weights(high, query, keys), matrix
-
-    def weights(self, high: Tensor, low: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Normalised weights `[B, N, S]`, or `[B, P, S]` for the flat `positions` `[P]` of the high map."""
-        keys, _, query = self._keys_values(high, low, values=False)
-        return self._weights(high, query, keys, positions)
-
-    @property
-    def late_bias(self) -> Tensor | None:
-        """W_o's bias where it must be added after the weights: rows of "rescale" and "none" do not sum to one."""
-        return None if self.normalisation == "softmax" else self.out.bias
-
-    def all_positions(self, high: Tensor, low: Tensor) -> Tensor:
-        """O^T `[B, E, H, W]` of Eq. 4 over all positions, without the N x N matrix."""
-        keys, values, query = self._keys_values(high, low)
-        query = self.query(high).flatten(2) if query is None else query
-        if self.normalisation == "softmax":
-            out = _full_softmax_attention(query, keys, values, self.scale)
-        else:
-            products = (values @ keys.transpose(1, 2)) * (self.scale * self._rescaling(keys.shape[2]))  # [B, E, E]
-            out = products @ query
-        return out.unflatten(2, high.shape[-2:])
-
-    def _keys_values(self, high: Tensor, low: Tensor, values: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys `[B, E, S]`, values `[B, E', S]`, and the query map `[B, E, N]` where embedding the keys gave it too."""
-        embed_key = self.key if self.key is not None else self.query
-        sample_first = self.sampling is not None and self.sampling.linear
-        # What is sampled: the key's map unless its embedding commutes with sampling, and the low map for what commutes.
-        key_map = None if sample_first and embed_key.linear else embed_key(low)
-        query = key_map.flatten(2) if key_map is not None and self.key is None and high is low else None
-        own_values = values and self.value is not None
-        value_map = self.value(low) if own_values and not sample_first else low  # type: ignore[misc]
-        sampled = self._sample(key_map, value_map if own_values or key_map is None else None)
-        keys = _pointwise(embed_key, sampled[-1]) if key_map is None else sampled[0]
-        if self.value is None or not values:
-            return keys, keys, query
-        return keys, _pointwise(self.value, sampled[-1]) if sample_first else sampled[-1], query
-
-    def _sample(self, *maps: Tensor | None) -> list[Tensor]:
-        present = [x for x in maps if x is not None]
-        return [x.flatten(2) for x in present] if self.sampling is None else self.sampling(*present)
-
-    def _weights(self, high: Tensor, query: Tensor | None, keys: Tensor, positions: Tensor | None = None) -> Tensor:
-        """f(scale * query^T keys) `[B, N, S]`, laid out like the high map so that no product copies it."""
-        source = query
-        if source is None:
-            channels, width, anchors = high.shape[1], keys.shape[1], keys.shape[2]
-            if self.query.linear and channels * anchors < width * (channels + anchors):
-                source, keys, offset = high.flatten(2), *self._keys_for_input(keys)
-            else:
-                source, offset = self.query(high).flatten(2), None
-        else:
-            offset = None
-        if positions is not None:
-            source = source.index_select(2, positions)
-        if self.scale != 1.0:
-            keys = keys * self.scale
-            offset = None if offset is None else offset * self.scale
-        if source.stride(1) == 1 and source.shape[1] > 1:  # channels last: positions are rows
-            logits = source.transpose(1, 2) @ keys
-            return self._normalise(logits if offset is None else logits + offset.transpose(1, 2), dim=2)
-        logits = keys.transpose(1, 2) @ source
-        return self._normalise(logits if offset is None else logits + offset, dim=1).transpose(1, 2)
-
-    def _keys_for_input(self, keys: Tensor) -> tuple[Tensor, Tensor | None]:
-        """W_q^T keys `[B, C, S]` and b_q^T keys `[B, S, 1]`: the logits from the input itself (paper's form only)."""
-        weight, bias = self.query.conv.weight.flatten(1), self.query.conv.bias
-        offset = None if bias is None else torch.einsum("e,bes->bs", bias, keys)[:, :, None]
-        return torch.einsum("ec,bes->bcs", weight, keys), offset
-
-    def _normalise(self, logits: Tensor, dim: int) -> Tensor:
-        if self.normalisation == "softmax":
-            return logits.softmax(dim)
-        return logits * self._rescaling(logits.shape[dim]) if self.normalisation == "rescale" else logits
-
-    def _rescaling(self, attended: int) -> float:
-        return 1.0 / attended if self.normalisation == "rescale" else 1.0
-
-
-def _pointwise(embed: ConvNormAct, points: Tensor) -> Tensor:
-    """A 1x1 convolution on sampled points `[B, C, S] -> [B, E, S]`."""
-    out = torch.einsum("ec,bcs->bes", embed.conv.weight.flatten(1), points)
-    return out if embed.conv.bias is None else out + embed.conv.bias[:, None]
-
-
-def _full_softmax_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """`[B, E, N], [B, E, S], [B, E', S] -> [B, E', N]` by the framework's fused attention, which wants one width."""
-    width = max(keys.shape[1], values.shape[1])
-    query, keys, padded = (
-        F.pad(x, (0, 0, 0, width - x.shape[1])).transpose(1, 2).contiguous()[:, None] for x in (query, keys, values)
-    )
-    out = F.scaled_dot_product_attention(query, keys, padded, scale=scale)
-    return out[:, 0, :, : values.shape[1]].transpose(1, 2)
-
-
-def mix(weights: Tensor, matrix: Tensor) -> Tensor:
-    """M weights^T: `[B, N, S], [B, C, S] -> [B, C, N]`, in the layout (channels first or last) of the weights."""
-    if weights.stride(2) == 1:
-        return (weights @ matrix.transpose(1, 2)).transpose(1, 2)
-    return matrix @ weights.transpose(1, 2)
 
 
 class AttendingBlock(nn.Module):

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nonlocalseg.blocks.aggregation import CGNL
+from nonlocalseg.blocks.attention import Attention
 from nonlocalseg.blocks.distribution import LDv1, LDv2
-from nonlocalseg.blocks.non_local import Attention, AttendingBlock
+from nonlocalseg.blocks.non_local import AttendingBlock
 from nonlocalseg.blocks.sampling import MaxSampling, RandomSampling, Sampling
 
 
@@ -91,9 +92,7 @@ def ldv2(block: LDv2, x_g: Tensor, x_l: Tensor | None = None) -> Tensor:
     x = x_g if x_l is None else torch.cat([x_l, x_g], dim=1)
     query = block.query(x if block.query_input == "both" else x_g)
     key = block.key(x if block.key_input == "both" else x_g)
-    return block.out(
-        local_attention_unfold(query, key, block.value(x), block.kernel_size, block.dilation, block.scale)
-    )
+    return block.out(local_attention_unfold(query, key, block.value(x), block.kernel_size, block.dilation, block.scale))
 
 
 def local_attention_unfold(
@@ -124,7 +123,9 @@ def local_attention(
                 logits, values = [], []
                 for dy, dx in steps:
                     inside = 0 <= y + dy < height and 0 <= x + dx < width
-                    logits.append(scale * query[b, :, y, x] @ key[b, :, y + dy, x + dx] if inside else query.new_zeros(()))
+                    logits.append(
+                        scale * query[b, :, y, x] @ key[b, :, y + dy, x + dx] if inside else query.new_zeros(())
+                    )
                     values.append(value[b, :, y + dy, x + dx] if inside else value.new_zeros(value.shape[1]))
                 weights = torch.stack(logits).softmax(0)
                 out[b, :, y, x] = (weights[:, None] * torch.stack(values)).sum(0)

@@ -1,4 +1,4 @@
-"""From a feature map to a few anchor points: average, max or random, at one size or a pyramid of sizes (ANN, section 3.2, Eq. 8, Table 7)."""
+"""From a feature map to a few anchors: average, max or random, one size or a pyramid (ANN, Eq. 8, Table 7)."""
 
 from __future__ import annotations
 

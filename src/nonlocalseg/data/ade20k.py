@@ -19,8 +19,9 @@ _FOLDERS = {"train": "training", "val": "validation"}
 class ADE20K(SegmentationDataset):
     """The official archive, or the folder `ADEChallengeData2016` that it makes:
 
-        images/{training,validation}/ADE_train_00000001.jpg      annotations/{training,validation}/ADE_train_00000001.png
-        images/testing/ or release_test/testing/ADE_test_00000001.jpg      (without labels)
+        images/{training,validation}/ADE_train_00000001.jpg
+        annotations/{training,validation}/ADE_train_00000001.png
+        images/testing/ADE_test_00000001.jpg      (without labels; or release_test/testing/ beside or in it)
 
     Label 0 is "other objects" and ignored, 1..150 are the classes. Labels that were already moved down by one (0..149
     and 255) are refused, because 255 cannot occur. The full ADE20K (`*_seg.png`, 3000 object names) is another data

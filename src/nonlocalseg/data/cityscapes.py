@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from nonlocalseg import images
 from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
 from nonlocalseg.data.literals import colours, names
-from nonlocalseg.data.official import by_suffix, match, require
+from nonlocalseg.data.official import Task, by_suffix, match, require
 
 # The official label ids: the place in this list is the id. "license plate" is -1 and never drawn.
 LABELS = names("""
@@ -116,6 +116,23 @@ def draw_polygons(path: Path) -> np.ndarray:
         reason = f"no entry {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: not a Cityscapes annotation ({reason}); unpack it again") from None
     return np.array(picture)
+
+
+def polygon_labels(root: Path) -> Iterator[Task]:
+    """What `prepare` has to do: a `labelIds.png` beside every `polygons.json`, as (file, function, arguments)."""
+    found = False
+    for path in sorted(root.glob("gt*/*/*/*_polygons.json")):
+        found = True
+        yield path.with_name(path.name.replace("_polygons.json", "_labelIds.png")), write_polygons, (path,)
+    if not found:
+        raise FileNotFoundError(
+            f"{root / 'gtFine'}: holds no *_polygons.json; get {_SOURCE.format('gtFine_trainvaltest.zip')}"
+        )
+
+
+def write_polygons(path: Path, annotation: Path) -> None:
+    """Draw one annotation into one label image."""
+    images.write_mask(path, draw_polygons(annotation))
 
 
 def _label_id(label: Any) -> int | None:

@@ -90,9 +90,9 @@ def _read_ids(path: Path) -> np.ndarray:
     lowest, highest = int(stored.min(initial=1)), int(stored.max(initial=1))
     if not count:  # stripped by some copies: 0 and ids past 172 exist in version 1.1 alone
         count = 182 if lowest == 0 or highest > 172 else 0
-    if count in (182, 183) and 0 <= lowest and highest <= 182:
+    if count in (182, 183) and lowest >= 0 and highest <= 182:
         return stored
-    if count == 172 and 1 <= lowest and highest <= 172:
+    if count == 172 and lowest >= 1 and highest <= 172:
         return np.array([0, 0, *IDS], np.int32)[stored]
     reason = (
         f"{count} names and values {lowest} to {highest}" if count else "no names, and its values fit both versions"

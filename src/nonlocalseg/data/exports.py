@@ -1,24 +1,20 @@
-"""Labels as annotation tools export them: CVAT's "Segmentation mask 1.1", COCO instances and COCO panoptic."""
+"""Labels as annotation tools export them: CVAT's "Segmentation mask 1.1", and COCO's through `coco_annotations.py`."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from nonlocalseg import images
-from nonlocalseg.data import rle
+from nonlocalseg.data.coco_annotations import COCOLabels, coco_files, split_of
 from nonlocalseg.data.dataset import IGNORE, Colour, LabelMap, Pair
-from nonlocalseg.data.literals import default_colour
 from nonlocalseg.data.official import match_listed
 
 LABELMAP = "labelmap.txt"
-_SPLIT_OF = (("train", "train"), ("val", "val"), ("test", "test"))  # train2017, Validation, ...
 
 
 class Export(Protocol):
@@ -45,10 +41,6 @@ def find_export(root: Path) -> Export | None:
     return COCOLabels(root, files) if files else None
 
 
-def _split_of(stem: str) -> str | None:
-    return next((split for start, split in _SPLIT_OF if stem.lower().startswith(start)), None)
-
-
 class CVATMasks:
     """CVAT's "Segmentation mask 1.1", exported with images: `labelmap.txt`, `SegmentationClass/`, `JPEGImages/` (or
     `images/`) and the lists in `ImageSets/Segmentation/` (train.txt, val.txt, ..., or default.txt where the task has no
@@ -62,7 +54,7 @@ class CVATMasks:
         self.classes, self.palette, self._by_colour, self._by_index = read_labelmap(root / LABELMAP)
         self._lists: dict[str | None, list[Path]] = defaultdict(list)
         for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-            self._lists[_split_of(path.stem)].append(path)
+            self._lists[split_of(path.stem)].append(path)
         self.splits = tuple(part for part in ("train", "val", "test") if part in self._lists)
 
     def find_pairs(self, split: str | None) -> tuple[list[Pair], list[Path]]:
@@ -140,170 +132,3 @@ def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], Labe
     by_colour = LabelMap({colour: index[name] for name, colour in found.items()})
     by_index = LabelMap({place: index[name] for place, name in enumerate(found)})
     return classes, tuple(found[name] for name in classes), by_colour, by_index
-
-
-def coco_files(root: Path) -> dict[str, Path]:
-    """ "train2017" -> `annotations/instances_train2017.json`, or the panoptic one where both are there."""
-    found: dict[str, Path] = {}
-    for kind in ("instances", "panoptic"):
-        for path in sorted((root / "annotations").glob(f"{kind}_*.json")):
-            found[path.stem.removeprefix(f"{kind}_")] = path
-    return found
-
-
-class COCOLabels:
-    """COCO's `annotations/{instances,panoptic}_NAME.json`, where NAME begins with train, val or test, or is another one
-    (`default`) for data that is not divided. Images lie in `images/NAME`, `NAME` or `images`, panoptic label images in
-    `annotations/panoptic_NAME` or `panoptic_NAME`.
-
-    Classes are the categories in the order of their ids. With instances, what no instance covers is the class
-    `background`, put first unless a category has that name; small instances lie over large ones, and crowds without an
-    instance on them are ignored. With panoptic labels, what no segment covers is ignored.
-    """
-
-    def __init__(self, root: Path, files: dict[str, Path]) -> None:
-        self.root, self.files = root, files
-        self.splits = tuple(part for part in ("train", "val", "test") if part in map(_split_of, files))
-        self._content: dict[str, dict[str, Any]] = {}
-        self._labels: dict[tuple[Path, str], tuple[Any, list[dict[str, Any]]]] = {}
-        first = next((name for name in files if _split_of(name) == "train"), next(iter(files)))
-        self.classes, self._index, self.palette = _categories(files[first], self._load(first))
-
-    def _load(self, name: str) -> dict[str, Any]:
-        if name not in self._content:
-            path = self.files[name]
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                for entry in ("images", "annotations", "categories"):
-                    content[entry][0:0]  # a list
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: not a COCO annotation file ({error!r}); export it again") from None
-            self._content[name] = content
-        return self._content[name]
-
-    def find_pairs(self, split: str | None) -> tuple[list[Pair], list[Path]]:
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for name, path in self.files.items():
-            if split is not None and _split_of(name) != split:
-                continue
-            content = self._load(name)
-            if _categories(path, content)[:2] != (self.classes, self._index):
-                raise ValueError(f"{path}: has other categories than the annotations of train; export them together")
-            annotations = defaultdict(list)
-            for annotation in content["annotations"]:
-                annotations[annotation["image_id"]].append(annotation)
-            for item in sorted(content["images"], key=lambda item: item["file_name"]):
-                picture = self._picture(name, item["file_name"])
-                stem = Path(item["file_name"]).with_suffix("").as_posix().replace("/", "__")
-                if not picture.is_file():
-                    unmatched.append(picture)
-                    continue
-                pairs.append(Pair(stem, picture, path))
-                self._labels[path, stem] = ((item["height"], item["width"]), annotations[item["id"]])
-        self._content.clear()
-        return pairs, unmatched
-
-    def _picture(self, name: str, file_name: str) -> Path:
-        places = [self.root / place / file_name for place in (f"images/{name}", name, "images", ".")]
-        return next((place for place in places if place.is_file()), places[0])
-
-    def raw_label(self, pair: Pair) -> np.ndarray | None:
-        """Class indices uint8 [H, W], drawn or looked up."""
-        assert pair.label is not None
-        size, annotations = self._labels[pair.label, pair.name]
-        try:
-            if pair.label.stem.startswith("panoptic"):
-                return self._panoptic(pair.label, size, annotations)
-            return draw_instances(size, annotations, self._index, self.classes.index("background"))
-        except KeyError as error:
-            raise ValueError(f"{pair.label}: {pair.name} lacks the entry {error}; export it again") from None
-        except ValueError as error:
-            message = str(error)
-            raise ValueError(message if message.startswith("/") else f"{pair.label}: {pair.name}: {message}") from None
-
-    def _panoptic(self, path: Path, size: tuple[int, int], annotations: Sequence[dict[str, Any]]) -> np.ndarray:
-        if not annotations:
-            return np.full(size, IGNORE, np.uint8)
-        places = [folder / path.stem / annotations[0]["file_name"] for folder in (path.parent, self.root)]
-        file = next((place for place in places if place.is_file()), places[0])
-        colours = images.read_mask(file)
-        if colours.ndim != 3:
-            raise ValueError(f"{file}: a panoptic label image holds segment ids as RGB colours, this one is grey")
-        segments = colours.astype(np.int64) @ np.array([1, 256, 65536])  # [H, W, 3] -> [H, W]
-        label = np.full(segments.shape, IGNORE, np.uint8)
-        for segment in annotations[0]["segments_info"]:
-            label[segments == segment["id"]] = self._index[segment["category_id"]]
-        known = np.isin(segments, [0, *(segment["id"] for segment in annotations[0]["segments_info"])])
-        if not known.all():
-            lost = int(segments[~known][0])
-            raise ValueError(f"{file}: segment {lost} is not in {path.name}; do they belong together?")
-        return label
-
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        return raw
-
-
-def _categories(path: Path, content: dict[str, Any]) -> tuple[tuple[str, ...], dict[int, int], tuple[Colour, ...]]:
-    """Class names, category id -> class, and palette."""
-    try:
-        listed = sorted(content["categories"], key=lambda item: item["id"])
-        classes = [str(item["name"]) for item in listed]
-        first = 1 if path.stem.startswith("instances") and "background" not in classes else 0
-        index = {item["id"]: first + place for place, item in enumerate(listed)}
-        drawn = [tuple(item["color"]) if "color" in item else None for item in listed]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: a category lacks {error}; export it again") from None
-    classes = ["background", *classes] if first else classes
-    if len(set(classes)) < len(classes) or len(index) + first > 254:
-        raise ValueError(f"{path}: has {len(classes)} categories, of which some share a name, or more than 254")
-    clear = None not in drawn and len(set(drawn)) == len(drawn)
-    palette = [colour for colour in drawn if colour] if clear else [default_colour(i) for i in range(len(listed))]
-    return tuple(classes), index, (*([(0, 0, 0)] if first else []), *palette)  # pyright: ignore[reportReturnType]
-
-
-def draw_instances(
-    size: tuple[int, int], annotations: Sequence[dict[str, Any]], index: dict[int, int], background: int
-) -> np.ndarray:
-    """Class indices uint8 [H, W]: crowds (as ignore) first, then instances from the largest to the smallest."""
-    label = np.full(size, background, np.uint8)
-    drawn = []
-    for annotation in annotations:
-        mask = mask_of(annotation["segmentation"], size)
-        if annotation.get("iscrowd"):
-            label[mask] = IGNORE
-            continue
-        if annotation["category_id"] not in index:
-            raise ValueError(f"category {annotation['category_id']} is not among the categories")
-        drawn.append((int(mask.sum()), index[annotation["category_id"]], mask))
-    for _, value, mask in sorted(drawn, key=lambda item: -item[0]):
-        label[mask] = value
-    return label
-
-
-def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Polygons [[x0, y0, x1, y1, ...], ...] or a run-length mask -> bool [H, W]."""
-    if isinstance(segmentation, dict):
-        mask = rle.decode(segmentation)
-        if mask.shape != tuple(size):
-            raise ValueError(f"a mask is {mask.shape}, its image {tuple(size)} (height, width)")
-        return mask
-    mask = np.zeros(size, bool)
-    for polygon in segmentation:
-        mask |= fill_polygon(np.asarray(polygon, float).reshape(-1, 2), size)
-    return mask
-
-
-def fill_polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centre lies inside the polygon [N, 2] of (x, y), where (0, 0) is the image's corner: bool [H, W]."""
-    height, width = size
-    mask = np.zeros(size, bool)
-    start, end = points, np.roll(points, -1, axis=0)
-    for row in range(max(0, int(points[:, 1].min() - 1)), min(height, int(points[:, 1].max() + 1))):
-        y = row + 0.5
-        crossing = (start[:, 1] <= y) != (end[:, 1] <= y)
-        a, b = start[crossing], end[crossing]
-        xs = np.sort(a[:, 0] + (y - a[:, 1]) / (b[:, 1] - a[:, 1]) * (b[:, 0] - a[:, 0]))
-        for left, right in zip(xs[::2], xs[1::2], strict=True):
-            mask[row, max(0, int(np.ceil(left - 0.5))) : min(width, max(0, int(np.ceil(right - 0.5))))] = True
-    return mask

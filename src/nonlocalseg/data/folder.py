@@ -1,4 +1,4 @@
-"""Anybody's own images: two folders and a `classes.yaml` that says what the masks mean, or what CVAT or COCO exports."""
+"""Anybody's own images: two folders and a `classes.yaml` that says what the masks mean, or an export of CVAT or COCO."""
 
 from __future__ import annotations
 

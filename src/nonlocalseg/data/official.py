@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
 
 from nonlocalseg.data.dataset import Pair
+
+Task = tuple[Path, Callable[..., Any], tuple[Any, ...]]
+"""A step of `prepare`: the file it makes, the function that writes it, the function's arguments after the file."""
 
 
 def inside(root: Path, *folders: str) -> Path:
@@ -42,7 +46,9 @@ def match(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[list[
     return [Pair(name, images[name], labels[name]) for name in both], alone
 
 
-def match_listed(names: Iterable[str], images: Mapping[str, Path], labels: Mapping[str, Path], listed_in: Path):
+def match_listed(
+    names: Iterable[str], images: Mapping[str, Path], labels: Mapping[str, Path], listed_in: Path
+) -> tuple[list[Pair], list[Path]]:
     """`match` for the names of a list. Raises `FileNotFoundError` for a name that has neither image nor label."""
     names = list(names)
     for name in names:
@@ -62,7 +68,7 @@ def by_suffix(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:
 
 
 def read_mat(path: Path, *fields: str) -> dict[str, np.ndarray]:
-    """Fields of a MATLAB file (before version 7.3), without those that it lacks. Raises `ValueError` for a broken file."""
+    """Those of the fields that a MATLAB file (before 7.3) has. Raises `ValueError` for a broken file."""
     try:
         content = scipy.io.loadmat(str(path), variable_names=list(fields))
     except FileNotFoundError:

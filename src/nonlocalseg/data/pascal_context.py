@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from nonlocalseg import images
 from nonlocalseg.data import rle
 from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, Transform
 from nonlocalseg.data.literals import colours, distinct, names, numbers
-from nonlocalseg.data.official import by_suffix, field_of, inside, match_listed, read_list, require
+from nonlocalseg.data.official import Task, by_suffix, field_of, inside, match_listed, read_list, require
 from nonlocalseg.files import write_text
 
 CLASSES = names("""
@@ -127,7 +127,7 @@ class PASCALContext(SegmentationDataset):
         return field_of(path, "LabelMap") if path is not None and path.suffix == ".mat" else super().raw_label(index)
 
 
-def merged_labels(root: Path) -> Iterator[tuple[Path, Callable[..., None], tuple[Any, ...]]]:
+def merged_labels(root: Path) -> Iterator[Task]:
     """What `prepare` has to do: label images and lists of `trainval_merged.json`, as (file, function, arguments).
 
     Raises `FileNotFoundError` where the file is missing and `ValueError` where it is something else.

@@ -15,8 +15,9 @@ class Backbone(nn.Module):
     """A timm feature extractor: images `[B, 3, H, W]` -> `{stage: [B, C, h, w]}`.
 
     Stage 5 is the last returned feature, stage 4 the one before, and so on. `channels` and `strides` go by stage.
-    `output_stride` is what the network was dilated to, None where it keeps its own. Networks that cut the image into patches get it padded on the right and bottom to a multiple of `multiple`; the
-    caller crops. Raises `ValueError` for a name timm does not know, and for an output stride it cannot have.
+    `output_stride` is what the network was dilated to, None where it keeps its own. Networks that cut the image into
+    patches get it padded on the right and bottom to a multiple of `multiple`; the caller crops. Raises `ValueError`
+    for a name timm does not know, and for an output stride it cannot have.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Backbone(nn.Module):
         weights: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.body, self.output_stride = _create(name, output_stride, options or {}, pretrained, weights)
-        info = self.body.feature_info
+        body, self.output_stride = _create(name, output_stride, options or {}, pretrained, weights)
+        self.body: nn.Module = body
+        info = body.feature_info
         count = len(info.channels())
         stages = range(6 - count, 6)
         self.channels: dict[int, int] = dict(zip(stages, info.channels(), strict=True))
@@ -66,7 +68,9 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(config.mean), tuple(config.std)
 
 
-def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrained: bool, weights: str | Path | None):
+def _create(
+    name: str, output_stride: int | None, extra: dict[str, Any], pretrained: bool, weights: str | Path | None
+) -> tuple[Any, int | None]:
     """The features-only network and the output stride it was dilated to, None where it keeps its own.
 
     Asking for None dilates to 8 where the network can be dilated.
@@ -94,13 +98,15 @@ def _create(name: str, output_stride: int | None, extra: dict[str, Any], pretrai
         if "output_stride" not in options:
             raise
         if output_stride is not None:
-            raise ValueError(f"output_stride: {name} cannot be dilated to {output_stride} ({error}): leave it out") from error
+            raise ValueError(
+                f"output_stride: {name} cannot be dilated to {output_stride} ({error}): leave it out"
+            ) from error
         options.pop("output_stride")
         body = _timm_create(name, options, weights)
     return body, options.get("output_stride")
 
 
-def _timm_create(name: str, options: dict, weights: str | Path | None):
+def _timm_create(name: str, options: dict, weights: str | Path | None) -> Any:
     import timm
 
     try:
@@ -148,7 +154,7 @@ def _blocks(body: nn.Module, name: str, layer: str) -> list[nn.Module]:
 
 
 def _set_dilations(body: nn.Module, name: str, multi_grid: tuple[int, ...] | None, dilate_first: bool) -> None:
-    """Dilations of stages 4 and 5: `dilate_first` also dilates their first block (GALD's code), multi-grid multiplies stage 5's."""
+    """Dilations of stages 4 and 5: `dilate_first` dilates their first block too (GALD's code), multi-grid multiplies."""
     for layer, grid in (("layer3", None), ("layer4", multi_grid)):
         blocks = _blocks(body, name, layer)
         usual = max(_dilation(block) for block in blocks)
@@ -179,5 +185,3 @@ def _set_max_pool_ceil(body: nn.Module, name: str) -> None:
     if not pools:
         raise ValueError(f"max_pool_ceil: {name} has no max pool")
     pools[0].ceil_mode = True
-
-

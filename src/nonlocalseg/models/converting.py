@@ -1,7 +1,4 @@
-"""Checkpoints of mmsegmentation, of the official ANN and of the official GALD, mapped to ours by visible key tables, and ANN back.
-
-Tables map module paths of the source to ours; the parameter names below a path (weight, bias, running_mean, ...) agree.
-"""
+"""Checkpoints of mmsegmentation and of the official ANN and GALD become ours by visible key tables; ANN goes back."""
 
 from __future__ import annotations
 
@@ -14,185 +11,12 @@ import torch
 from torch import Tensor
 
 from nonlocalseg.models.hub import load_weights, read_weights
-from nonlocalseg.models.presets import Palette, create_model, known
+from nonlocalseg.models.key_maps import HEADS, MMSEG_ANN, Table
+from nonlocalseg.models.presets import Palette, create_model
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.wirings import known
 
-Table = dict[str, str]
 SOURCES = ("mmseg", "ann-official", "gald-official")
-
-
-def _conv_norm(source: str, ours: str, conv: str, norm: str) -> Table:
-    """A convolution and its norm: `source` + `conv` or `norm` in the other project, `.conv` and `.norm` in ours."""
-    return {source + conv: f"{ours}.conv", source + norm: f"{ours}.norm"}
-
-
-def _modules(pairs: Mapping[str, str], conv: str, norm: str) -> Table:
-    return {k: v for source, ours in pairs.items() for k, v in _conv_norm(source, ours, conv, norm).items()}
-
-
-_LAYERS: Table = {f"layer{n}": f"backbone.body.layer{n}" for n in (1, 2, 3, 4)}
-_DEEP_STEM: Table = {f"conv1.{n}": f"backbone.body.conv1.{n}" for n in (0, 1, 3, 4, 6)} | {"bn1": "backbone.body.bn1"}
-_FLAT_STEM: Table = {
-    "conv1": "backbone.body.conv1.0",
-    "bn1": "backbone.body.conv1.1",
-    "conv2": "backbone.body.conv1.3",
-    "bn2": "backbone.body.conv1.4",
-    "conv3": "backbone.body.conv1.6",
-    "bn3": "backbone.body.bn1",
-}
-
-
-def _below(prefix: str, table: Table) -> Table:
-    return {f"{prefix}.{source}": ours for source, ours in table.items()}
-
-
-# --- mmsegmentation: ConvModule keeps `conv` and `bn` -------------------------------------------------------------
-
-_MMSEG_SHARED: Table = {
-    **_below("backbone", _LAYERS),
-    **{f"backbone.stem.{n}": f"backbone.body.conv1.{n}" for n in (0, 1, 3, 4, 6)},
-    "backbone.stem.7": "backbone.body.bn1",
-    "backbone.conv1": "backbone.body.conv1",  # ResNetV1, 7x7 stem
-    "backbone.bn1": "backbone.body.bn1",
-    **_conv_norm("auxiliary_head.convs.0", "auxiliary.convs.0", ".conv", ".bn"),
-    "auxiliary_head.conv_seg": "auxiliary.classifier",
-    "decode_head.conv_seg": "head.classifier",
-}
-
-
-def _mmseg_attention(source: str, ours: str, shared: bool) -> Table:
-    return {
-        **_modules(
-            {f"{source}.key_project": f"{ours}.{'query' if shared else 'key'}", f"{source}.query_project": f"{ours}.query"},
-            ".conv",
-            ".bn",
-        ),
-        f"{source}.value_project": f"{ours}.value.conv",
-        f"{source}.out_project": f"{ours}.out",
-    }
-
-
-_MMSEG_ANN: Table = {
-    **_MMSEG_SHARED,
-    **_mmseg_attention("decode_head.fusion.stages.0", "head.fusion.branches.0", shared=False),
-    **_mmseg_attention("decode_head.context.stages.0", "head.context.branches.0", shared=True),
-    **_modules(
-        {
-            "decode_head.fusion.bottleneck": "head.fusion.fuse",
-            "decode_head.bottleneck": "head.between",
-            "decode_head.context.bottleneck": "head.context.fuse",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-_MMSEG_FCN: Table = {
-    **_MMSEG_SHARED,
-    **_modules(
-        {
-            "decode_head.convs.0": "head.convs.0",
-            "decode_head.convs.1": "head.convs.1",
-            "decode_head.conv_cat": "head.combine",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-_MMSEG_NONLOCAL: Table = {
-    **_MMSEG_FCN,
-    "decode_head.nl_block.theta.conv": "head.context.branches.0.query.conv",
-    "decode_head.nl_block.phi.conv": "head.context.branches.0.key.conv",
-    "decode_head.nl_block.g.conv": "head.context.branches.0.value.conv",
-    "decode_head.nl_block.conv_out.conv": "head.context.branches.0.out",
-    "decode_head.nl_block.conv_out.bn": "head.context.context_norm",
-}
-_MMSEG_PSP: Table = {
-    **_MMSEG_SHARED,
-    **_modules({f"decode_head.psp_modules.{n}.1": f"head.aggregate.stages.{n}" for n in range(4)}, ".conv", ".bn"),
-    **_conv_norm("decode_head.bottleneck", "head.aggregate.bottleneck", ".conv", ".bn"),
-}
-_MMSEG_ASPP: Table = {
-    **_MMSEG_SHARED,
-    **_modules(
-        {
-            "decode_head.image_pool.1": "head.aggregate.image",
-            **{f"decode_head.aspp_modules.{n}": f"head.aggregate.branches.{n}" for n in range(4)},
-            "decode_head.bottleneck": "head.aggregate.bottleneck",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-
-# --- official ANN: Sequential(conv, Sequential(norm, relu)) ------------------------------------------------------
-
-
-def _ann_attention(source: str, ours: str, shared: bool) -> Table:
-    pairs = {f"{source}.f_key": f"{ours}.{'query' if shared else 'key'}", f"{source}.f_query": f"{ours}.query"}
-    return {**_modules(pairs, ".0", ".1.0"), f"{source}.f_value": f"{ours}.value.conv", f"{source}.W": f"{ours}.out"}
-
-
-_ANN_OFFICIAL: Table = {
-    **_below("backbone", _LAYERS),
-    **_below("backbone.prefix", _FLAT_STEM),
-    **_ann_attention("fusion.stages.0", "head.fusion.branches.0", shared=False),
-    **_ann_attention("context.2.stages.0", "head.context.branches.0", shared=True),
-    **_conv_norm("fusion.conv_bn_dropout", "head.fusion.fuse", ".0", ".1"),
-    **_conv_norm("context", "head.between", ".0", ".1.0"),
-    **_conv_norm("context.2.conv_bn_dropout", "head.context.fuse", ".0", ".1.0"),
-    **_conv_norm("dsn", "auxiliary.convs.0", ".0", ".1.0"),
-    "dsn.3": "auxiliary.classifier",
-    "cls": "head.classifier",
-}
-
-# --- official GALD: Sequential(conv, norm, ...) -------------------------------------------------------------------
-
-_GALD_SHARED: Table = {
-    **_LAYERS,
-    **_conv_norm("dsn", "auxiliary.convs.0", ".0", ".1"),
-    "dsn.4": "auxiliary.classifier",
-}
-_GALD_OFFICIAL: Table = {
-    **_GALD_SHARED,
-    **_DEEP_STEM,
-    **_modules(
-        {
-            "head.conva": "head.reduce",
-            "head.convb": "head.refine",
-            "head.bottleneck": "head.combine",
-            "head.a2block.down": "head.aggregate.down",
-            **{f"head.a2block.local_attention.dconv{n + 1}": f"head.distribute.down.{n}" for n in range(3)},
-        },
-        ".0",
-        ".1",
-    ),
-    **{f"head.a2block.long_relation.{name}": f"head.aggregate.block.{name}" for name in ("t", "p", "g", "z")},
-    "head.a2block.long_relation.gn": "head.aggregate.block.norm",
-    "head.bottleneck.3": "head.classifier",
-}
-_GALD_PSP: Table = {
-    **_GALD_SHARED,
-    **_FLAT_STEM,
-    **_modules({f"head.0.stages.{n}": f"head.aggregate.stages.{n}" for n in range(4)}, ".1", ".2"),
-    **_conv_norm("head.0.bottleneck", "head.aggregate.bottleneck", ".0", ".1"),
-    "head.1": "head.classifier",
-}
-
-# A key that tells the head, for every source: (key, model, table).
-_HEADS: dict[str, tuple[tuple[str, str, Table], ...]] = {
-    "mmseg": (
-        ("decode_head.fusion.stages.0.key_project.conv.weight", "ann", _MMSEG_ANN),
-        ("decode_head.nl_block.theta.conv.weight", "nonlocal", _MMSEG_NONLOCAL),
-        ("decode_head.psp_modules.0.1.conv.weight", "psp", _MMSEG_PSP),
-        ("decode_head.image_pool.1.conv.weight", "aspp", _MMSEG_ASPP),
-        ("decode_head.conv_cat.conv.weight", "fcn", _MMSEG_FCN),
-    ),
-    "ann-official": (("fusion.stages.0.f_key.0.weight", "ann", _ANN_OFFICIAL),),
-    "gald-official": (
-        ("head.a2block.long_relation.t.weight", "galdv1", _GALD_OFFICIAL),
-        ("head.0.bottleneck.0.weight", "psp", _GALD_PSP),
-    ),
-}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # Blue, green, red means on 0-255, no division: in RGB on 0-1 the deviation is 1/255 and the first convolution is flipped.
 _ANN_MEAN = tuple(value / 255 for value in (122.7717, 115.9465, 102.9801))
@@ -282,13 +106,13 @@ def to_mmseg(model: Segmenter) -> dict[str, Any]:
     mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
     state: dict[str, Tensor] = {}
     own = {key: value for key, value in model.state_dict().items() if key not in ("mean", "std")}
-    for source, ours in _MMSEG_ANN.items():
+    for source, ours in MMSEG_ANN.items():
         if source in ("backbone.conv1", "backbone.bn1") and "backbone.body.conv1.0.weight" in own:
             continue
         for key, value in own.items():
             if key.startswith(ours + "."):
                 state[source + key[len(ours) :]] = value.detach().clone()
-    written = {key for key in own if any(key.startswith(ours + ".") for ours in _MMSEG_ANN.values())}
+    written = {key for key in own if any(key.startswith(ours + ".") for ours in MMSEG_ANN.values())}
     extra = [key for key in own if key not in written] + [key for key in state if _has_extra_bias(key)]
     if extra:
         raise ValueError(f"mmsegmentation's ANN has no {extra[0]}: only models in the mmseg wiring can be written")
@@ -319,15 +143,17 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str,
                 key = key[len("module.") :]
             state[key] = value
     if not state:
-        raise ValueError("the checkpoint holds no tensors: expected a state dict, or a dict with one under 'state_dict'")
+        raise ValueError(
+            "the checkpoint holds no tensors: expected a state dict, or a dict with one under 'state_dict'"
+        )
     return state, dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def _head(state: Mapping[str, Tensor], source: str) -> tuple[str, Table]:
-    for key, model, table in _HEADS[source]:
+    for key, model, table in HEADS[source]:
         if key in state:
             return model, table
-    expected = " or ".join(key for key, _, _ in _HEADS[source])
+    expected = " or ".join(key for key, _, _ in HEADS[source])
     raise ValueError(
         f"no known {source} head: expected the key {expected}; the checkpoint begins with {', '.join(list(state)[:3])}"
     )
@@ -349,10 +175,14 @@ def _map_keys(state: Mapping[str, Tensor], table: Table, source: str) -> dict[st
             continue
         ours = table[prefix] + key[len(prefix) :]
         if ours in mapped and not torch.equal(mapped[ours], value):
-            raise ValueError(f"{key} differs from the key it is tied to in {source}: key and query are one module there")
+            raise ValueError(
+                f"{key} differs from the key it is tied to in {source}: key and query are one module there"
+            )
         mapped[ours] = value
     if unknown:
-        raise ValueError(f"{len(unknown)} keys have no place, first: {', '.join(unknown[:3])}: is it a {source} checkpoint?")
+        raise ValueError(
+            f"{len(unknown)} keys have no place, first: {', '.join(unknown[:3])}: is it a {source} checkpoint?"
+        )
     if "head.classifier.weight" not in mapped:
         wanted = next(s for s, ours in table.items() if ours == "head.classifier")
         raise ValueError(f"the checkpoint is truncated: {wanted}.weight is missing")
@@ -360,15 +190,18 @@ def _map_keys(state: Mapping[str, Tensor], table: Table, source: str) -> dict[st
 
 
 def _backbone_name(mapped: Mapping[str, Tensor], source: str) -> str:
-    blocks = tuple(_blocks(mapped, layer) for layer in (1, 2, 3, 4))
+    blocks = [_blocks(mapped, layer) for layer in (1, 2, 3, 4)]
     basic = "backbone.body.layer1.0.conv3.weight" not in mapped
-    depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34 if basic else 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-    if blocks not in depths:
-        raise ValueError(f"the {source} backbone has {blocks} blocks in its layers: no known ResNet; is the file whole?")
+    depths = {"2, 2, 2, 2": 18, "3, 4, 6, 3": 34 if basic else 50, "3, 4, 23, 3": 101, "3, 8, 36, 3": 152}
+    depth = depths.get(str(blocks)[1:-1])
+    if depth is None:
+        raise ValueError(
+            f"the {source} backbone has {blocks} blocks in its layers: no known ResNet; is the file whole?"
+        )
     if "backbone.body.conv1.weight" in mapped:
-        return f"resnet{depths[blocks]}"
+        return f"resnet{depth}"
     wide = mapped["backbone.body.conv1.0.weight"].shape[0] == 64
-    return f"resnet{depths[blocks]}{'s' if wide and not basic else 'c' if not basic else ''}"
+    return f"resnet{depth}{'s' if wide and not basic else 'c' if not basic else ''}"
 
 
 def _blocks(mapped: Mapping[str, Tensor], layer: int) -> int:

@@ -1,4 +1,4 @@
-"""Heads from backbone stages to class scores: FCN, ANN (ICCV 2019, section 3.4) and GALD (TIP 2021, section III). They receive finished blocks.
+"""Heads from backbone stages to class scores: FCN, ANN (ICCV 2019, 3.4) and GALD (TIP 2021, III), given finished blocks.
 
 A head maps `{stage: [B, C, H, W]}` to logits `[B, num_classes, H, W]` at the size of stage 5. `stages` lists what it
 needs. With a dict as `collect`, it puts the attention weights and masks of its blocks there, by name.

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from nonlocalseg.files import write_text, writing
-from nonlocalseg.models.presets import FORMAT_VERSION, MODELS, Palette, _class_names, _palette, build, known
+from nonlocalseg.models.presets import FORMAT_VERSION, MODELS, Palette, build, class_names, full_palette
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.wirings import known
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -44,8 +45,8 @@ def from_pretrained(
     folder = _folder(source)
     config = read_config(folder)
     if classes is not None:
-        config["classes"] = _class_names(None, classes)
-        config["palette"] = _palette(palette, len(classes))
+        config["classes"] = class_names(None, classes)
+        config["palette"] = full_palette(palette, len(classes))
     options = config.pop("options")
     model = build(config, options)
     load_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS, fresh_classifiers=classes is not None)
@@ -122,7 +123,9 @@ def _folder(source: str | Path) -> Path:
                 raise FileNotFoundError(f"{folder / WEIGHTS} is missing beside {CONFIG}: copy the whole model folder")
             return folder
     if path.exists() or len(path.parts) != 2 or str(source).startswith((".", "/", "~")):
-        raise FileNotFoundError(f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its model/ folder")
+        raise FileNotFoundError(
+            f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its model/ folder"
+        )
     return _download(str(source))
 
 

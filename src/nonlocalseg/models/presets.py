@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import colorsys
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -20,139 +19,17 @@ from nonlocalseg.blocks.sampling import AverageSampling, MaxSampling, RandomSamp
 from nonlocalseg.models.backbone import Backbone, normalisation
 from nonlocalseg.models.heads import ANNHead, FCNHead, GALDHead
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.wirings import MODEL_WIRINGS, WIRINGS, Details, Reader, known
 
 FORMAT_VERSION = 1
 Palette = Sequence[Sequence[int]]
 
-
-@dataclass(frozen=True)
-class Details:
-    """Every option of a model, at the default wiring. `wiring=` presets the first group; keywords override any of them."""
-
-    # Where the paper, the official codes and mmsegmentation differ.
-    align_corners: bool = False
-    embedding: Literal["conv", "conv_norm_act"] = "conv_norm_act"  # of query and key
-    embedding_bias: bool = True
-    share_key_query: bool = True  # NB, APNB
-    share_key_value: bool = False  # FNB, AFNB
-    scaled: bool = True  # logits times key_channels^-1/2
-    output: Literal["cat_conv", "cat", "residual"] = "cat_conv"
-    fuse_bias: bool = True
-    block_dropout: float = 0.05
-    fusion_dropout: float = 0.0
-    classifier_dropout: float = 0.0  # before ANN's classifier
-    dropout: float = 0.1  # before the classifier of the FCN and GALD heads
-    between: bool = True  # the 3x3 convolution between fusion and context
-    conv_bias: bool = True  # of the 3x3 convolutions of the FCN and ANN heads
-    convs: int = 1  # 3x3 convolutions of the FCN head
-    combine: bool = False  # and one over cat(stage 5, result)
-    context_norm: bool = False
-    auxiliary_channels: int = 512
-    auxiliary_bias: bool = True
-    auxiliary_dropout: float = 0.05
-    max_pool_ceil: bool = False
-    psp_act: bool = True
-    psp_map_first: bool = True
-    aggregate_channels: int = 256  # of ASPP's branches
-    official_gald: bool = False  # the public code's CGNL, LDv1 and downsampling
-    mask_residuals: int = 1
-    dilate_first: bool = False  # stages 4 and 5 dilate their first block too
-    dilate_second: bool = True  # both convolutions of ResNet-18's and -34's blocks; mmsegmentation dilates the first only
-    # What the papers vary.
-    output_stride: int | None = None
-    multi_grid: tuple[int, ...] | None = None
-    backbone_options: dict[str, Any] | None = None  # further keywords of timm.create_model
-    auxiliary: bool = True
-    channels: int = 512
-    key_channels: int = 256
-    value_channels: int = 256
-    normalisation: Literal["softmax", "rescale", "none"] = "softmax"
-    sampling: str = "pyramid_average"
-    anchor_sizes: tuple[int, ...] | None = None
-    fuse: tuple[int, ...] = (4,)
-    aggregate: Literal["none", "psp", "aspp", "nonlocal", "cgnl", "apnb"] = "cgnl"
-    distribute: Literal["none", "ldv1", "ldv2"] = "ldv1"
-    arrangement: Literal["gald", "ldga", "parallel"] = "gald"
-    aggregate_stride: Literal[1, 2] = 2
-    psp_bins: tuple[int, ...] = (1, 2, 3, 6)
-    aspp_rates: tuple[int, ...] = (12, 24, 36)  # at the full resolution of stage 5; halved with aggregate_stride 2
-    cgnl_groups: int = 8
-    mask_downsample: Literal["depthwise", "bilinear", "average"] = "depthwise"
-    distribute_kernel_size: int = 5
-    distribute_dilation: int = 6
-    distribute_query: Literal["both", "global"] = "both"
-    distribute_key: Literal["both", "global"] = "both"
-
-
-WIRINGS: dict[str, dict[str, Any]] = {
-    # ANN's official column of details with align_corners=False, and GALD as the paper states it.
-    "default": {},
-    # MendelXu/ANN and lxtGH/GALD-DGCNet.
-    "official": {
-        "align_corners": True,
-        "max_pool_ceil": True,
-        "psp_act": False,
-        "psp_map_first": False,
-        "official_gald": True,
-        "mask_residuals": 2,
-    },
-    # mmsegmentation 1.2.
-    "mmseg": {
-        "embedding_bias": False,
-        "fuse_bias": False,
-        "block_dropout": 0.0,
-        "fusion_dropout": 0.1,
-        "classifier_dropout": 0.1,
-        "conv_bias": False,
-        "convs": 2,
-        "combine": True,
-        "auxiliary_channels": 256,
-        "auxiliary_bias": False,
-        "auxiliary_dropout": 0.1,
-        "aggregate_channels": 512,
-    },
-    # The equations alone: bare 1x1 embeddings, no scale, no convolution behind the concatenation.
-    "paper": {
-        "embedding": "conv",
-        "share_key_query": False,
-        "share_key_value": True,
-        "scaled": False,
-        "output": "cat",
-        "block_dropout": 0.0,
-        "between": False,
-        "dropout": 0.0,
-    },
-}
-
-# What a wiring means for one model beyond that.
-MODEL_WIRINGS: dict[tuple[str, str], dict[str, Any]] = {
-    ("mmseg", "nonlocal"): {
-        "output": "residual",
-        "context_norm": True,
-        "embedding": "conv",
-        "embedding_bias": True,
-        "share_key_query": False,
-    },
-}
 
 SAMPLINGS: dict[str, type[Sampling]] = {
     f"{pyramid}{name}": kind
     for pyramid in ("pyramid_", "")
     for name, kind in (("average", AverageSampling), ("max", MaxSampling), ("random", RandomSampling))
 }
-
-
-class Reader:
-    """`Details` that remember which fields were read, so that an option without effect can be refused and only those that count are saved."""
-
-    def __init__(self, details: Details) -> None:
-        self._details = details
-        self.used: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._details, name)
-        self.used[name] = value
-        return value
 
 
 @dataclass(frozen=True)
@@ -303,9 +180,7 @@ def _distribute(o: Any, width: int, local: int) -> LDv1 | LDv2 | None:
     if o.distribute == "none":
         return None
     if o.distribute == "ldv1":
-        return LDv1(
-            width, o.mask_downsample, 8, o.official_gald, o.mask_residuals, o.align_corners
-        )
+        return LDv1(width, o.mask_downsample, 8, o.official_gald, o.mask_residuals, o.align_corners)
     return LDv2(
         width,
         local,
@@ -332,7 +207,9 @@ MODELS: dict[str, Preset] = {
     "psp": Preset(
         "pyramid pooling alone", _gald_head, {"aggregate": "psp", "distribute": "none", "aggregate_stride": 1}
     ),
-    "aspp": Preset("atrous pyramid alone", _gald_head, {"aggregate": "aspp", "distribute": "none", "aggregate_stride": 1}),
+    "aspp": Preset(
+        "atrous pyramid alone", _gald_head, {"aggregate": "aspp", "distribute": "none", "aggregate_stride": 1}
+    ),
     "cgnl": Preset("compact generalised non-local alone", _gald_head, {"aggregate": "cgnl", "distribute": "none"}),
     "gald": Preset("any aggregation with any distribution, in three arrangements", _gald_head),
     "galdv1": Preset("CGNL + LDv1", _gald_head, {"aggregate": "cgnl", "distribute": "ldv1"}),
@@ -369,11 +246,11 @@ def create_model(
         "model": model,
         "backbone": backbone,
         "wiring": wiring,
-        "classes": _class_names(num_classes, classes),
+        "classes": class_names(num_classes, classes),
         "mean": list(mean),
         "std": list(std),
     }
-    config["palette"] = _palette(palette, len(config["classes"]))
+    config["palette"] = full_palette(palette, len(config["classes"]))
     chosen = {**WIRINGS[wiring], **MODEL_WIRINGS.get((wiring, model), {}), **preset.options, **options}
     return build(config, chosen, set(options), pretrained, backbone_weights)
 
@@ -446,16 +323,7 @@ def _resolve(options: Mapping[str, Any]) -> Details:
     return dataclasses.replace(details, anchor_sizes=sizes)
 
 
-def known(what: str, name: str, names: Any) -> str:
-    """`name`, if it is among `names`; else a `ValueError` that names the nearest."""
-    if name in names:
-        return name
-    close = difflib.get_close_matches(str(name), list(names), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
-    raise ValueError(f"unknown {what} {name!r}: {hint}")
-
-
-def _class_names(num_classes: int | None, classes: Sequence[str] | None) -> list[str]:
+def class_names(num_classes: int | None, classes: Sequence[str] | None) -> list[str]:
     if classes is None:
         if num_classes is None or num_classes < 1:
             raise ValueError("give classes=[...] or num_classes of at least 1")
@@ -467,7 +335,7 @@ def _class_names(num_classes: int | None, classes: Sequence[str] | None) -> list
     return [str(name) for name in classes]
 
 
-def _palette(palette: Palette | None, count: int) -> list[list[int]]:
+def full_palette(palette: Palette | None, count: int) -> list[list[int]]:
     """The palette as lists; without one, colours of evenly spaced hue at alternating brightness."""
     if palette is None:
         shades = [colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95 - 0.35 * (index % 2)) for index in range(count)]

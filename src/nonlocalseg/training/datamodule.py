@@ -105,8 +105,13 @@ def open_data(phase: Phase, split: str, transform: Any = None) -> list[Segmentat
     """The data sets of the `+`-joined splits. Raises ValueError where the data set's name is unknown or it is empty."""
     if phase.data not in DATASETS:
         raise ValueError(f"no data set is called {phase.data!r}; there are {', '.join(sorted(DATASETS))}")
-    options = {**({} if phase.root is None else {"root": phase.root}), **phase.data_options}
-    parts = [DATASETS[phase.data](split=part, transform=transform, **options) for part in split.split("+")]
+    try:
+        parts = [
+            DATASETS[phase.data](root=phase.root, split=part, transform=transform, **phase.data_options)
+            for part in split.split("+")
+        ]
+    except TypeError as error:  # an unknown keyword
+        raise ValueError(f"data_options: {phase.data} does not take these ({error})") from error
     if not sum(len(part) for part in parts):
         raise ValueError(f"{phase.root or phase.data}: the split {split!r} holds no images")
     return parts

@@ -55,6 +55,12 @@ class Plan:
             raise ValueError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}: give 1 or more")
+        for phase in self.phases:
+            if phase.batch_size % self.accumulate:
+                raise ValueError(
+                    f"batch_size {phase.batch_size} cannot be split into {self.accumulate} accumulated parts: "
+                    f"give a multiple of {self.accumulate}"
+                )
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}: give 0 or more")
 

@@ -1,0 +1,55 @@
+"""The verbs about data: check-data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from json import dumps
+from typing import Any
+
+from nonlocalseg.cli.errors import BAD_INPUT
+from nonlocalseg.cli.terminal import say, track
+
+
+def check_data(
+    data: str,
+    *,
+    root: str | None = None,
+    split: Sequence[str] | None = None,
+    val_fraction: float | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    json: str | None = None,
+) -> int:
+    """Read every image and label of a data set and say what is wrong with them, before any training.
+
+    Prints how many images there are, their sizes and how much of them each class covers; then, by name, missing
+    partners, unreadable files, labels of another size than their image, and the usual mistakes in masks (0/255 masks,
+    labels off by one, values or colours without a class, palette against RGB). The exit code is 2 if anything is wrong.
+
+    Args:
+        data: name of the data set (`nonlocalseg list datasets`); `folder` for your own images.
+        root: folder of the data.
+        split: splits to read; by default all.
+        val_fraction: for `folder` with one folder of images: the share that is kept for validation.
+        data_options: further options of the data set, such as length=200.
+        json: write the whole report to this file as well.
+
+    Examples:
+        nonlocalseg check-data folder --root my-images
+        nonlocalseg check-data folder --root my-images --val-fraction 0.2 --json report.json
+        nonlocalseg check-data camvid --root CamVid
+    """
+    from nonlocalseg.data.checking import check_dataset
+    from nonlocalseg.files import write_text
+
+    options = dict(data_options or {}) | ({} if val_fraction is None else {"val_fraction": val_fraction})
+    report = check_dataset(data, root, split, progress=lambda items: track(items, "reading"), **options)
+    print(report.text())
+    if json is not None:
+        write_text(json, dumps(report.as_dict(), indent=1) + "\n")
+    if not report.problems:
+        return 0
+    count = len(report.problems)
+    say(
+        f"error: {count} problem{'' if count == 1 else 's'} in {report.root}: mend what is listed above and check again"
+    )
+    return BAD_INPUT

@@ -1,0 +1,62 @@
+"""Exceptions as one line for the terminal, and the exit code that belongs to them."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_CURES = {
+    errno.EACCES: "permission denied; choose a place that you may read and write",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.ENOSPC: "no space is left on the disk; free some, or choose another place",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another path",
+    errno.EISDIR: "is a folder where a file is expected",
+    errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "is in the way; remove it or choose another path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+# Exceptions that only need a name to be explained; their modules are too slow to import here.
+_EXPLAINED = {
+    "OutOfMemoryError": (
+        "the GPU's memory is full: lower --batch-size or --crop, or predict with --mode slide",
+        FAILED,
+    ),
+    "MemoryError": ("memory is full: lower --batch-size or --crop, or predict with --mode slide", FAILED),
+    "MisconfigurationException": (None, BAD_INPUT),  # Lightning's ValueError
+}
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line to print, and the exit code: 2 for a mistake in what was given, 1 for everything else."""
+    name = type(error).__name__
+    if name in _EXPLAINED:
+        text, code = _EXPLAINED[name]
+        return f"error: {text or one_line(error)}", code
+    if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
+        return "error: a process that reads images was killed, probably for want of memory: lower --workers", FAILED
+    if isinstance(error, (ValueError, OSError)):
+        return f"error: {one_line(error)}", BAD_INPUT
+    return f"internal error: {name}: {one_line(error)} (run again with --debug to see where)", FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """The message in one line: of an error in a worker process only what it says itself, not the traceback in it."""
+    if isinstance(error, OSError) and error.strerror:
+        reason = _CURES.get(error.errno or 0, error.strerror)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback (most recent call last)") for line in lines[:-1]) or "Original Traceback" in str(
+        error
+    ):
+        lines = [re.sub(r"^[\w.]+(Error|Exception|Warning): ", "", lines[-1])]
+    return " ".join(lines) or type(error).__name__
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind `error`; Lightning turns it into a SystemExit."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

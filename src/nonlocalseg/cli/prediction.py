@@ -1,0 +1,137 @@
+"""The verb that labels photographs: predict."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from nonlocalseg.cli.errors import FAILED, one_line
+from nonlocalseg.cli.terminal import check_device, check_folder, output, say, track
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nonlocalseg.inference import Prediction
+
+
+def predict(
+    model: str,
+    paths: Sequence[str],
+    *,
+    out: str,
+    mode: Literal["whole", "slide"] = "whole",
+    crop: int | tuple[int, int] | None = None,
+    stride: float | tuple[float, float] | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    average: Literal["probabilities", "logits"] = "probabilities",
+    probabilities: bool = False,
+    device: str | None = None,
+    accumulate_on: str | None = None,
+) -> int:
+    """Label photographs with a trained model.
+
+    MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub. PATHS are files, folders (searched
+    through) and patterns such as "trip/**/*.jpg". For every photograph three pictures are written below --out, under
+    its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/ (with a legend). A
+    file that cannot be read is reported, the others go on, and the exit code is 1.
+
+    Args:
+        model: the model.
+        paths: the photographs.
+        out: folder for the pictures.
+        mode: whole photographs, or windows that slide over them (for large ones).
+        crop: height and width of the windows in pixels; one number for both.
+        stride: step between windows, in pixels (512) or as a part of the crop (0.5); by default two thirds of the crop.
+        scales: factors at which every photograph is seen; the results are averaged.
+        flip: see every photograph mirrored as well.
+        average: what is averaged over windows, scales and flips.
+        probabilities: write probabilities/NAME.npz as well, float32 [class, row, column].
+        device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
+        accumulate_on: where the scores of a photograph are kept; cpu saves memory of the GPU.
+
+    Examples:
+        nonlocalseg predict runs/demo/ann photo.jpg --out labelled
+        nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
+        nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
+    """
+    from nonlocalseg.images import read_image
+    from nonlocalseg.inference import check_options
+    from nonlocalseg.inference import predict as infer_one
+    from nonlocalseg.models.hub import from_pretrained
+
+    check_options(mode, crop, stride, scales, average)
+    named, folder, where = named_images(paths), check_folder(out), check_device(device)
+    kept = None if accumulate_on is None else check_device(accumulate_on)
+    network = from_pretrained(model).to(where)
+    failed = 0
+    for image, name in track(named.items(), "predicting"):
+        try:
+            pixels = read_image(image)
+            result = infer_one(network, pixels, mode, crop, stride, scales, flip, average, where, kept)
+        except (ValueError, OSError) as error:
+            reason = one_line(error)
+            say(f"error: {reason if str(image) in reason else f'{image}: {reason}'}")
+            failed += 1
+            continue
+        _write(folder, name, pixels, result, probabilities)
+    output().print(f"{len(named) - failed} of {len(named)} images labelled, in {folder}")
+    return FAILED if failed else 0
+
+
+def named_images(paths: Iterable[str]) -> dict[Path, str]:
+    """Image file -> name of its outputs without suffix: its path below the folder, or below the fixed part of the
+    pattern, that was given. Where that would put two outputs in one place, the path below their common folder with the
+    suffix (photo.jpg, photo.png) takes its place."""
+    from nonlocalseg.images import find_images
+
+    names: dict[Path, str] = {}
+    for given in paths:
+        base = _base(given)
+        for image in find_images([given]):
+            names.setdefault(image, image.relative_to(base).with_suffix("").as_posix())
+    counts = Counter(name.lower() for name in names.values())  # some disks ignore case
+    same = [image for image, name in names.items() if counts[name.lower()] > 1]
+    if same:
+        common = os.path.commonpath([image.absolute().parent for image in same])
+        names |= {image: image.absolute().relative_to(common).as_posix() for image in same}
+    return names
+
+
+def _base(given: str) -> Path:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        return path.parent
+    fixed = [part for part in path.parts]
+    first = next((i for i, part in enumerate(fixed) if any(sign in part for sign in "*?[")), len(fixed) - 1)
+    return Path(*fixed[: min(first, len(fixed) - 1)])
+
+
+def _write(folder: Path, name: str, pixels: np.ndarray, result: Prediction, probabilities: bool) -> None:
+    """The pictures of one photograph, each whole or not at all."""
+    from nonlocalseg import drawing
+    from nonlocalseg.images import write_image, write_mask
+
+    mask, classes, palette = result.mask.numpy(), result.classes, result.palette
+    if probabilities:
+        _write_probabilities(folder / "probabilities" / f"{name}.npz", result)
+    del result  # the scores of a large photograph take gigabytes
+    write_mask(folder / "index" / f"{name}.png", mask, palette if len(palette) <= 256 else None)
+    write_image(folder / "colour" / f"{name}.png", drawing.colour(mask, palette))
+    write_image(
+        folder / "overlay" / f"{name}.png", drawing.overlay_with_legend(pixels, mask, classes, palette, title=name)
+    )
+
+
+def _write_probabilities(path: Path, result: Prediction) -> None:
+    import numpy as np
+
+    from nonlocalseg.files import writing
+
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=result.probabilities.numpy(), classes=np.array(result.classes))

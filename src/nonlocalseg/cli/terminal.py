@@ -1,0 +1,73 @@
+"""What the verbs share: output, progress bars, and checks of devices and folders before any work is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+T = TypeVar("T")
+
+
+def output() -> Console:
+    """Standard output; wide enough for tables where it is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+
+
+def say(message: str) -> None:
+    """A line on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], label: str) -> Iterable[T]:
+    """`items` behind a progress bar on standard error; nothing is shown where that is no terminal."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, label, console=Console(stderr=True), transient=True)
+
+
+def check_device(name: str | None) -> torch.device:
+    """The device called `name`, by default a GPU where there is one. Raises ValueError for one that is not here."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device: {name!r} is unknown; give cpu, cuda, cuda:1 or mps") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"--device: there is no {name} here ({count} GPUs); leave it out, or give cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device: there is no mps here; leave it out, or give cpu")
+    return device
+
+
+def check_folder(path: str | Path) -> Path:
+    """`path` as a folder that can be written, or made; nothing is made yet. Raises ValueError otherwise."""
+    folder = Path(path).expanduser()
+    nearest = folder
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ValueError(f"--out: {nearest} is a file, so {folder} cannot be a folder; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--out: {nearest} may not be written; choose another --out")
+    return folder
+
+
+def percent(share: object) -> str:
+    """0.5 as 50.00; a dash for what is undefined."""
+    return f"{100 * share:.2f}" if isinstance(share, (int, float)) and share == share else "-"

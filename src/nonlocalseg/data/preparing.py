@@ -1,0 +1,97 @@
+"""`prepare()`: label images, made once, of downloads that are too slow to read at every start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from nonlocalseg import images
+from nonlocalseg.data.catalog import DATASETS
+from nonlocalseg.data.cityscapes import polygon_labels
+from nonlocalseg.data.official import Task
+from nonlocalseg.data.pascal_context import merged_labels
+
+# What there is to do: data set -> its tasks, in an order in which the lists of images come last.
+PREPARATIONS: dict[str, Callable[[Path], Iterator[Task]]] = {
+    "cityscapes": polygon_labels,
+    "pascal_context": merged_labels,
+}
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Wraps the finished files, given with their number, for a progress bar."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did: files written, files that were there already, and the pairs of each split afterwards."""
+
+    written: int
+    kept: int
+    pairs: dict[str, int]
+
+    def text(self) -> str:
+        pairs = ", ".join(f"{count} in {split}" for split, count in self.pairs.items())
+        done = f"{self.written} files written, {self.kept} were there" if self.written + self.kept else "nothing to do"
+        return f"{done}; image/label pairs: {pairs}"
+
+
+def prepare(data: str, root: str | Path, workers: int | None = None, progress: Progress | None = None) -> Prepared:
+    """Make what the data set `data` in `root` lacks, in parallel, and check the result.
+
+    A data set that needs no preparation is only checked. Files are written whole or not at all and those that are
+    there are kept, so an interrupted run goes on where it was. Each label image is read back by its worker, and at the
+    end every split whose images are there is opened.
+
+    workers: processes; by default one for each core. Raises `FileNotFoundError` and `ValueError` for a download that
+    is missing or damaged, and `ValueError` for an unknown `data`.
+    """
+    if data not in DATASETS:
+        raise ValueError(f"data set {data!r} does not exist; choose from {', '.join(DATASETS)}")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; root is the folder of the data set")
+    tasks = list(PREPARATIONS[data](folder)) if data in PREPARATIONS else []
+    missing = [task for task in tasks if not task[0].exists()]
+    for _ in (progress or _silent)(_run(missing, workers), len(missing)):
+        pass
+    return Prepared(len(missing), len(tasks) - len(missing), _open_splits(data, folder))
+
+
+def _silent(finished: Iterable[Any], _count: int) -> Iterable[Any]:
+    return finished
+
+
+def _run(tasks: list[Task], workers: int | None) -> Iterator[Path]:
+    count = min(workers or os.cpu_count() or 1, max(1, len(tasks)))
+    if count == 1:
+        yield from map(_do, tasks)
+        return
+    # Not forked: a fork of a process in which torch has started threads can hang.
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_do, tasks, chunksize=8)
+
+
+def _do(task: Task) -> Path:
+    path, function, arguments = task
+    function(path, *arguments)
+    if path.suffix == ".png":
+        images.read_mask(path)
+    return path
+
+
+def _open_splits(data: str, root: Path) -> dict[str, int]:
+    """The number of pairs of each split that is there. Raises the error of the first one where none is."""
+    pairs: dict[str, int] = {}
+    errors: list[Exception] = []
+    for split in DATASETS[data].disjoint_splits(root):
+        try:
+            pairs[split] = len(DATASETS[data](root=root, split=split))
+        except FileNotFoundError as error:
+            errors.append(error)
+    if not pairs and errors:
+        raise errors[0]
+    return pairs
