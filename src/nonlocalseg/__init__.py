@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nonlocalseg.inference import Prediction, infer, predict
+    from nonlocalseg.models.converting import convert
+    from nonlocalseg.models.folding import fold
     from nonlocalseg.models.hub import from_pretrained, push_to_hub
     from nonlocalseg.models.presets import MODELS, create_model
     from nonlocalseg.models.segmenter import Segmenter
@@ -21,6 +23,8 @@ _PUBLIC = {
     "create_model": "nonlocalseg.models.presets",
     "from_pretrained": "nonlocalseg.models.hub",
     "push_to_hub": "nonlocalseg.models.hub",
+    "convert": "nonlocalseg.models.converting",
+    "fold": "nonlocalseg.models.folding",
     "Prediction": "nonlocalseg.inference",
     "infer": "nonlocalseg.inference",
     "predict": "nonlocalseg.inference",
@@ -32,8 +36,10 @@ __all__ = [
     "MODELS",
     "Prediction",
     "Segmenter",
+    "convert",
     "create_model",
     "evaluate",
+    "fold",
     "from_pretrained",
     "infer",
     "predict",

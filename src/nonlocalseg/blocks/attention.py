@@ -43,11 +43,16 @@ class Attention(nn.Module):
 
         W_o's bias is in M where the weights of a position sum to one, and left to the caller otherwise (`late_bias`).
         """
-        keys, values, query = self._keys_values(high, low)
+        weights, values = self.weights_and_values(high, low)
         matrix = torch.einsum("oe,bes->bos", self.out.weight.flatten(1), values)
         if self.normalisation == "softmax" and self.out.bias is not None:
             matrix = matrix + self.out.bias[:, None]
-        return self._weights(high, query, keys), matrix
+        return weights, matrix
+
+    def weights_and_values(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights `[B, N, S]` and values `[B, E, S]` of the anchors."""
+        keys, values, query = self._keys_values(high, low)
+        return self._weights(high, query, keys), values
 
     def weights(self, high: Tensor, low: Tensor, positions: Tensor | None = None) -> Tensor:
         """Normalised weights `[B, N, S]`, or `[B, P, S]` for the flat `positions` `[P]` of the high map."""

@@ -52,7 +52,8 @@ class AttendingBlock(nn.Module):
         weight = self.fuse.conv.weight
         split = weight.shape[1] - high.shape[1]
         joined = F.conv2d(high, weight[:, split:], self.fuse.conv.bias)
-        joined = joined + self._contexts(high, lows, weight[:, :split])
+        # A folded block has W_o composed with its half already.
+        joined = joined + self._contexts(high, lows, weight[:, :split] if split else None)
         return self.dropout(self.fuse.finish(joined))
 
     def context(self, high: Tensor, *lows: Tensor) -> Tensor:

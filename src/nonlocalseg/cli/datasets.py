@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any
@@ -42,6 +43,7 @@ def check_data(
     from nonlocalseg.files import write_text
 
     options = dict(data_options or {}) | ({} if val_fraction is None else {"val_fraction": val_fraction})
+    _check_options(data, options)
     report = check_dataset(data, root, split, progress=lambda items: track(items, "reading"), **options)
     print(report.text())
     if json is not None:
@@ -53,3 +55,13 @@ def check_data(
         f"error: {count} problem{'' if count == 1 else 's'} in {report.root}: mend what is listed above and check again"
     )
     return BAD_INPUT
+
+
+def _check_options(data: str, options: Mapping[str, Any]) -> None:
+    """ValueError, nearest named, for a data set or an option of it that does not exist."""
+    from nonlocalseg.data.catalog import DATASETS
+    from nonlocalseg.models.presets import known
+
+    names = inspect.signature(DATASETS[known("data set", data, DATASETS)]).parameters
+    for name in options:
+        known(f"option of {data}", name, [n for n in names if n not in ("root", "split", "transform", "strict")])

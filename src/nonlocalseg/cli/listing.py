@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nonlocalseg.cli.terminal import output, track
 
@@ -73,7 +73,7 @@ def _models(backbone: str, size: tuple[int, int], num_classes: int) -> Table:
     return table
 
 
-def cost(model: str, backbone: str, size: tuple[int, int], num_classes: int) -> tuple[int, int]:
+def cost(model: str, backbone: str, size: tuple[int, int], num_classes: int, **options: Any) -> tuple[int, int]:
     """Parameters, and multiply-adds on one image, of a model in evaluation; computed without any arithmetic."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -81,7 +81,7 @@ def cost(model: str, backbone: str, size: tuple[int, int], num_classes: int) -> 
     from nonlocalseg.models.presets import create_model
 
     with torch.device("meta"):
-        network = create_model(model, backbone, num_classes, auxiliary=False).eval()
+        network = create_model(model, backbone, num_classes, auxiliary=False, **options).eval()
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             network(torch.empty(1, 3, *size))

@@ -4,7 +4,7 @@ A strip of landscape. At one end stands a signal with two lamps; at the other en
 while the upper lamp is red and ice while it is blue; a green field is grass while the lower lamp is yellow and crop
 while it is violet. The two readings of a field are drawn alike, pixel for pixel, and every field pixel is at least half
 the image's width away from every signal pixel: what a network sees within that distance says nothing about its class.
-Everything else can be told from a few pixels around it; poles (1 to 2 pixels wide) and discs (2 to 4 pixels in radius)
+Everything else can be told from a few pixels around it; poles (2 to 5 pixels wide) and discs (4 to 7 pixels in radius)
 are lost by networks that smooth too much.
 """
 
@@ -200,11 +200,11 @@ def _objects(canvas: _Canvas, horizon: np.ndarray, left: int) -> None:
     for column in generator.integers(left + margin, canvas.width - margin, generator.integers(5, 10)):
         foot = min(int(horizon[column] + generator.uniform(6, 40) * unit), canvas.height - 1)
         head = max(int(foot - generator.uniform(30, 55) * unit), 2)
-        thickness = max(round(generator.uniform(1, 2.4) * unit), 1)
+        thickness = max(round(generator.uniform(2, 5) * unit), 1)
         coverage = np.ones((foot - head, thickness), np.float32)
         canvas.paint(head, int(column), coverage, (52, 50, 56), POLE)
     for _ in range(generator.integers(6, 12)):
-        radius = max(generator.uniform(2, 4.2) * unit, 1.2)
+        radius = max(generator.uniform(3.5, 7) * unit, 1.2)
         x = generator.uniform(left + margin, canvas.width - margin)
         y = generator.uniform(margin, canvas.height - margin)
         _disc(canvas, x, y, radius, (238, 122, 38), DISC)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nonlocalseg.files import write_text, writing
+from nonlocalseg.models.folding import fold_in_place
 from nonlocalseg.models.presets import FORMAT_VERSION, MODELS, Palette, build, class_names, full_palette
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.wirings import known
@@ -47,8 +48,9 @@ def from_pretrained(
     if classes is not None:
         config["classes"] = class_names(None, classes)
         config["palette"] = full_palette(palette, len(classes))
-    options = config.pop("options")
-    model = build(config, options)
+    model = build({key: value for key, value in config.items() if key not in ("options", "folded")}, config["options"])
+    if config.get("folded"):
+        fold_in_place(model.eval())
     load_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS, fresh_classifiers=classes is not None)
     return model.eval()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ class Segmenter(nn.Module):
         self.classes, self.palette = tuple(classes), tuple(tuple(colour) for colour in palette)
         self.align_corners = align_corners
         self.config = config
+        self.folded = False
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -74,6 +75,12 @@ class Segmenter(nn.Module):
         collected: dict[str, Tensor] = {}
         self.head(self._encode(images)[0], collected)
         return collected
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's; raises `ValueError` for a folded model, whose norms and auxiliary head are gone."""
+        if mode and self.folded:
+            raise ValueError("a folded model is for evaluation only: train the model it was folded from")
+        return super().train(mode)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `config.json` and `model.safetensors`; refuses a Segmenter assembled by hand (`models/hub.py`)."""

@@ -62,7 +62,7 @@ def fit_phase(
     phase, seed = plan.phases[index], mix_seed(plan.seed, index)
     if checkpoint is not None:
         _check_resumable(checkpoint, model.classes)
-    _save_memory(model, plan)
+    save_memory(model, plan)
     mean = model.mean.flatten().tolist()
     images = SegmentationData(phase, (mean[0], mean[1], mean[2]), seed, plan.workers, plan.accumulate)
     module = SegmentationTraining(model, phase, seed, plan.channels_last)
@@ -106,7 +106,7 @@ def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
     )
 
 
-def _save_memory(model: Segmenter, plan: Plan) -> None:
+def save_memory(model: Segmenter, plan: Plan) -> None:
     """Memory format and gradient checkpointing."""
     if plan.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -40,7 +40,8 @@ class Plan:
     accumulate: int = 1
     """Parts that each batch is split into, one after another, to save memory."""
     checkpointing: bool = False
-    """Recompute the backbone's activations in the backward pass, to save memory."""
+    """Recompute the backbone's activations in the backward pass, to save memory; batch norm then counts each batch twice
+    in its running statistics."""
     channels_last: bool = False
     sync_batchnorm: bool = False
     deterministic: bool = True

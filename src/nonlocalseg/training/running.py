@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -235,8 +236,13 @@ def _run(plan: Plan, folder: Path, resumed: bool, console: Console) -> TrainingR
             fitted = fit_phase(
                 plan, index, model, place, checkpoint if resumed and checkpoint.is_file() else None, console
             )
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            console.print(f"interrupted; continue with --resume {folder}", highlight=False)
+        except BaseException as error:
+            kept = resumed or any(folder.rglob("last.ckpt"))
+            if not kept and rank_zero_only.rank == 0:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from, and in the way of the next try
+            if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+                cure = f"continue with --resume {folder}" if kept else "nothing was saved yet: start again"
+                console.print(f"interrupted; {cure}", highlight=False)
             raise
         finally:
             os.environ.pop("NONLOCALSEG_RUN", None)

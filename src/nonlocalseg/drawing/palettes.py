@@ -1,0 +1,98 @@
+"""Colours: palettes of any size, masks in their colours, maps of right and wrong; exact pixels, nothing written on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Colour = tuple[int, int, int]
+Palette = Sequence[Sequence[int]]  # K colours, RGB 0-255
+
+IGNORE = 255
+VOID_COLOUR: Colour = (0, 0, 0)
+WHITE: Colour = (255, 255, 255)
+INK: Colour = (20, 20, 20)
+RIGHT: Colour = (232, 232, 232)
+WRONG: Colour = (190, 60, 0)
+UNSCORED: tuple[Colour, Colour] = (170, 170, 170), (205, 205, 205)  # the two stripes
+OKABE_ITO: tuple[Colour, ...] = (
+    (230, 159, 0),  # orange
+    (86, 180, 233),  # sky blue
+    (0, 158, 115),  # bluish green
+    (240, 228, 66),  # yellow
+    (0, 114, 178),  # blue
+    (213, 94, 0),  # vermilion
+    (204, 121, 167),  # reddish purple
+    (153, 153, 153),  # grey; their eighth colour, black, is kept for void
+)
+STRIP_ROWS = 512  # rows blended at once
+
+
+def default_palette(num_classes: int) -> tuple[Colour, ...]:
+    """Distinct colours for any number of classes up to 1000: Okabe and Ito's, then each the farthest from all before.
+
+    Distances are in CIELAB. None is black, which is void's.
+    """
+    if not 0 < num_classes <= 1000:
+        raise ValueError(f"num_classes: {num_classes}; a palette has 1 to 1000 colours")
+    levels = np.linspace(0, 255, 12).round().astype(int)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    places = _lab(candidates)
+    palette = list(OKABE_ITO)
+    taken = _lab(np.array([VOID_COLOUR, WHITE, *palette]))
+    distance = np.linalg.norm(places[:, None] - taken[None], axis=-1).min(1)
+    while len(palette) < num_classes:
+        best = int(distance.argmax())
+        red, green, blue = candidates[best].tolist()
+        palette.append((red, green, blue))
+        distance = np.minimum(distance, np.linalg.norm(places - places[best], axis=-1))
+    return tuple(palette[:num_classes])
+
+
+def colour(mask: ArrayLike, palette: Palette, void: Colour = VOID_COLOUR) -> np.ndarray:
+    """Class indices [H, W] -> uint8 [H, W, 3]; 255 becomes `void`. Raises ValueError for an index without a colour."""
+    indices = np.asarray(mask)
+    table = np.zeros((max(256, len(palette)), 3), np.uint8)
+    table[IGNORE] = void
+    table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
+    wrong = indices[(indices < 0) | ((indices >= len(palette)) & (indices != IGNORE))]
+    if wrong.size:
+        raise ValueError(f"mask: class {wrong[0]} has no colour; the palette has {len(palette)} (0-{len(palette) - 1})")
+    return table[indices]
+
+
+def overlay(image: np.ndarray, mask: ArrayLike, palette: Palette, opacity: float = 0.5) -> np.ndarray:
+    """The mask's colours over the image uint8 [H, W, 3], of the same size; void shows the image alone."""
+    indices = np.asarray(mask)
+    if image.shape[:2] != indices.shape:
+        raise ValueError(f"mask: {list(indices.shape)} over an image of {list(image.shape[:2])}; sizes must agree")
+    result = np.empty_like(image)
+    for start in range(0, len(image), STRIP_ROWS):
+        rows = slice(start, start + STRIP_ROWS)
+        share = np.where(indices[rows] == IGNORE, 0, opacity)[..., None].astype(np.float32)
+        result[rows] = (image[rows] * (1 - share) + colour(indices[rows], palette) * share + 0.5).astype(np.uint8)
+    return result
+
+
+def error_map(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
+    """Where a prediction [H, W] is wrong: right light, wrong dark red, unlabelled striped. uint8 [H, W, 3]."""
+    said, truth = np.asarray(prediction), np.asarray(target)
+    if said.shape != truth.shape:
+        raise ValueError(f"prediction: {list(said.shape)} for a target of {list(truth.shape)}; sizes must agree")
+    period = max(8, max(truth.shape) // 60)
+    y, x = np.ogrid[: truth.shape[0], : truth.shape[1]]
+    stripes = ((x + y) // (period // 2) % 2).astype(np.uint8)
+    picture = np.array([WRONG, RIGHT], np.uint8)[(said == truth).astype(np.uint8)]
+    return np.where((truth == IGNORE)[..., None], np.array(UNSCORED, np.uint8)[stripes], picture)
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB 0-255 [N, 3] -> CIELAB [N, 3] under D65."""
+    value = rgb / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ matrix.T / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
