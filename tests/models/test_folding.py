@@ -1,4 +1,4 @@
-"""Folding is exact for every model, on every kind of backbone, also at the border, after saving, and it is for evaluation only."""
+"""Folding is exact for every model, on every kind of backbone, at the border, after saving; it is for evaluation only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_wiring_folds(name, wiring):
 @pytest.mark.parametrize(
     "options",
     [
-        {"fuse": (3, 4)},
+        {"fuse": (3, 4), "channels": 8},
         {"normalisation": "rescale"},
         {"normalisation": "none"},
         {"sampling": "pyramid_max"},
@@ -125,7 +125,7 @@ def test_attention_is_the_same():
 
 
 def test_it_is_for_evaluation_only():
-    with pytest.raises(ValueError, match="call model.eval"):
+    with pytest.raises(ValueError, match="call model"):
         nls.fold(small("ann").train())
     folded = nls.fold(small("ann").eval())
     with pytest.raises(ValueError, match="train the model it was folded from"):

@@ -28,6 +28,8 @@ OKABE_ITO: tuple[Colour, ...] = (
     (153, 153, 153),  # grey; their eighth colour, black, is kept for void
 )
 STRIP_ROWS = 512  # rows blended at once
+_RGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_PALE, _DARK = np.array([95.0, -1.0, -4.0]), np.array([22.0, 14.0, -48.0])  # CIELAB
 
 
 def default_palette(num_classes: int) -> tuple[Colour, ...]:
@@ -39,9 +41,9 @@ def default_palette(num_classes: int) -> tuple[Colour, ...]:
         raise ValueError(f"num_classes: {num_classes}; a palette has 1 to 1000 colours")
     levels = np.linspace(0, 255, 12).round().astype(int)
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
-    places = _lab(candidates)
+    places = to_lab(candidates)
     palette = list(OKABE_ITO)
-    taken = _lab(np.array([VOID_COLOUR, WHITE, *palette]))
+    taken = to_lab(np.array([VOID_COLOUR, WHITE, *palette]))
     distance = np.linalg.norm(places[:, None] - taken[None], axis=-1).min(1)
     while len(palette) < num_classes:
         best = int(distance.argmax())
@@ -88,11 +90,27 @@ def error_map(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
     return np.where((truth == IGNORE)[..., None], np.array(UNSCORED, np.uint8)[stripes], picture)
 
 
-def _lab(rgb: np.ndarray) -> np.ndarray:
+def to_lab(rgb: np.ndarray) -> np.ndarray:
     """sRGB 0-255 [N, 3] -> CIELAB [N, 3] under D65."""
     value = rgb / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = linear @ matrix.T / np.array([0.9505, 1.0, 1.089])
+    xyz = linear @ _RGB_TO_XYZ.T / np.array([0.9505, 1.0, 1.089])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+def from_lab(lab: np.ndarray) -> np.ndarray:
+    """CIELAB [..., 3] under D65 -> sRGB 0-1 [..., 3]; colours that no screen shows are clipped."""
+    f = np.stack([lab[..., 1] / 500, np.zeros_like(lab[..., 0]), -lab[..., 2] / 200], -1) + (lab[..., :1] + 16) / 116
+    xyz = np.where(f > 6 / 29, f**3, (f - 16 / 116) / 7.787) * np.array([0.9505, 1.0, 1.089])
+    linear = np.clip(xyz @ np.linalg.inv(_RGB_TO_XYZ).T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def shades(values: ArrayLike) -> np.ndarray:
+    """Numbers from 0 (nearly white) to 1 (dark blue) [...] -> sRGB 0-1 [..., 3], evenly spaced to the eye.
+
+    A straight line in CIELAB: one hue, and lightness falls in proportion, so that it reads the same in grey.
+    """
+    share = np.clip(np.asarray(values, np.float64), 0, 1)[..., None]
+    return from_lab((1 - share) * _PALE + share * _DARK)

@@ -48,7 +48,7 @@ def marked(picture: np.ndarray, mask: ArrayLike) -> np.ndarray:
     """
     indices = np.asarray(mask)
     factor = math.ceil(SMALLEST_SIDE / max(indices.shape))
-    picture, indices = _enlarged(picture, factor), _enlarged(indices, factor)
+    picture, indices = enlarged(picture, factor), enlarged(indices, factor)
     text = _text_size(picture.shape)
     picture = picture.copy()
     picture[_outlines(indices, max(1, text // 12))] = INK
@@ -65,14 +65,15 @@ def marked(picture: np.ndarray, mask: ArrayLike) -> np.ndarray:
 def legend(
     classes: Sequence[str],
     palette: Palette,
-    present: Mapping[int, float] | None = None,
+    present: Mapping[int, float | None] | None = None,
     height: int = 480,
     text: int = SMALLEST_TEXT,
     numbered: bool = True,
 ) -> np.ndarray:
     """Swatches with the classes' numbers, names and shares, uint8 [about height, W, 3], in columns where needed.
 
-    present: class -> share of the pixels, in the order to list them; all classes without shares where it is None.
+    present: class -> share of the pixels, or None to list it without, in the order to list them; by default all
+    classes without shares.
     text: size in pixels. numbered: write the class's number into its swatch.
     """
     if len(classes) != len(palette):
@@ -109,7 +110,7 @@ def with_legend(
     picture: np.ndarray,
     classes: Sequence[str],
     palette: Palette,
-    present: Mapping[int, float] | None = None,
+    present: Mapping[int, float | None] | None = None,
     title: str = "",
     text: int | None = None,
     numbered: bool = True,
@@ -134,8 +135,11 @@ def montage(
     classes: Sequence[str],
     palette: Palette,
     title: str = "",
+    present: Sequence[int] | None = None,
 ) -> np.ndarray:
     """A table of pictures uint8 [h, w, 3] (image, truth, models ...) with titles and the legend of all classes.
+
+    present: the classes to list, where not all.
 
     Every picture is fitted into a square cell as wide as the largest, between 288 and 640 pixels; a row is as high as
     its highest picture.
@@ -161,7 +165,8 @@ def montage(
         canvas.paste(label.rotate(90, expand=True), (0, tops[i]))
         for left, picture in zip(lefts, row, strict=True):
             canvas.paste(picture, (left + (wide - picture.width) // 2, tops[i] + (high - picture.height) // 2))
-    return with_legend(np.array(canvas), classes, palette, title=title, text=text)
+    listed = None if present is None else dict.fromkeys(present)
+    return with_legend(np.array(canvas), classes, palette, listed, title, text)
 
 
 def error_map_with_legend(prediction: ArrayLike, target: ArrayLike, title: str = "errors") -> np.ndarray:
@@ -169,7 +174,7 @@ def error_map_with_legend(prediction: ArrayLike, target: ArrayLike, title: str =
     said, truth = np.asarray(prediction), np.asarray(target)
     unlabelled = float((truth == IGNORE).mean())
     wrong = float(((said != truth) & (truth != IGNORE)).mean())
-    picture = _enlarged(error_map(said, truth), math.ceil(SMALLEST_SIDE / max(truth.shape)))
+    picture = enlarged(error_map(said, truth), math.ceil(SMALLEST_SIDE / max(truth.shape)))
     names, colours = ("right", "wrong", "not scored (striped)"), (RIGHT, WRONG, UNSCORED[0])
     return with_legend(
         picture, names, colours, {0: 1 - wrong - unlabelled, 1: wrong, 2: unlabelled}, title, numbered=False
@@ -204,7 +209,7 @@ def _fitted(picture: np.ndarray, side: int) -> Image.Image:
     return Image.fromarray(picture).resize((wide, high), how)
 
 
-def _enlarged(pixels: np.ndarray, factor: int) -> np.ndarray:
+def enlarged(pixels: np.ndarray, factor: int) -> np.ndarray:
     return pixels if factor <= 1 else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -228,5 +233,7 @@ def _centre(region: np.ndarray) -> tuple[int, int, float]:
     return (int(x) - 1) * step, (int(y) - 1) * step, float(distance[y, x]) * step
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ""
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"

@@ -64,8 +64,9 @@ def _fold_fusion(head: ANNHead) -> None:
         return
     conv, out = fusion.fuse.conv, between.conv.out_channels
     # Multiply-adds at each position: the output convolution and the context go, nine shifted products come.
-    attended = [b.out.in_channels if b.sampling is None else b.sampling.anchors for b in fusion.branches]  # type: ignore
-    if (conv.in_channels + sum(attended)) * conv.out_channels > 9 * sum(attended) * out:
+    branches = [branch for branch in fusion.branches if isinstance(branch, Attention)]
+    attended = sum(b.out.in_channels if b.sampling is None else b.sampling.anchors for b in branches)
+    if (conv.in_channels + attended) * conv.out_channels > 9 * attended * out:
         head.fusion = FoldedFusion.of(fusion, between)
         head.between = nn.Identity()
 

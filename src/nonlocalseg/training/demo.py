@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -200,15 +199,11 @@ def _report(compared: Comparison, seed: int) -> dict[str, Any]:
                 "local_miou": compared.mean(name, LOCAL),
                 "far_miou": compared.mean(name, FAR),
                 "seconds": round(compared.seconds[name], 1),
-                **{key: _finite(value) for key, value in result.scores.to_dict(result.classes).items()},
+                **result.scores.to_dict(result.classes),
             }
             for name, result in compared.results.items()
         },
     }
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _summary(compared: Comparison, images: Path) -> str:

@@ -134,25 +134,29 @@ def _camvid(model: str, backbone: str) -> Recipe:
 
 
 def _synthetic(model: str) -> Recipe:
-    """The drawn scenes, small enough for two CPU cores."""
+    """The drawn scenes and a network with a fraction of resnet10t's channels: minutes on two CPU cores."""
     phase = Phase(
         data="synthetic",
+        data_options={"size": (64, 256)},
         steps=400,
         batch_size=8,
-        crop=(96, 512),
+        crop=(64, 256),
         scale=(1.0, 1.0),
         optimizer="adamw",
-        rate=1e-3,
+        rate=2e-3,
         head_rate_multiplier=1.0,
-        weight_decay=1e-4,
+        weight_decay=1e-2,
         warmup_steps=20,
         ohem=False,
     )
+    options = {"backbone_options": {"channels": (32, 48, 96, 128)}, "channels": 128, "auxiliary_channels": 64}
+    attention = {} if model == "fcn" else {"key_channels": 64, "value_channels": 64}
     return Recipe(
-        name=f"synthetic/{model}-resnet18",
+        name=f"synthetic/{model}-resnet10t",
         model=model,
-        backbone="resnet18",
+        backbone="resnet10t",
         phases=(phase,),
+        options=options | attention,
         pretrained=False,
         notes="From random weights: nothing is downloaded.",
     )
