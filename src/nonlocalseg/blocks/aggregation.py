@@ -144,6 +144,17 @@ class HalfResolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return resize(self.block(self.down(x)), x.shape[-2:], self.align_corners)
 
+    def halved(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the map that the block sees."""
+        conv = self.down.conv
+        down, right = (
+            (side + 2 * int(padding) - kernel) // stride + 1
+            for side, padding, kernel, stride in zip(
+                (height, width), conv.padding, conv.kernel_size, conv.stride, strict=True
+            )
+        )
+        return down, right
+
     def attention(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """The weights of an attending block at half resolution; `positions` are flat in the halved map."""
         return self.block.attention(self.down(x), positions)  # type: ignore[operator]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from json import dumps
+from pathlib import Path
 from typing import Any
 
 from nonlocalseg.cli.errors import BAD_INPUT
-from nonlocalseg.cli.terminal import say, track
+from nonlocalseg.cli.terminal import check_folder, say, track
 
 
 def check_data(
@@ -44,6 +45,8 @@ def check_data(
 
     options = dict(data_options or {}) | ({} if val_fraction is None else {"val_fraction": val_fraction})
     _check_options(data, options)
+    if json is not None:
+        check_folder(Path(json).parent, "--json")
     report = check_dataset(data, root, split, progress=lambda items: track(items, "reading"), **options)
     print(report.text())
     if json is not None:

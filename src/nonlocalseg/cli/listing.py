@@ -36,10 +36,10 @@ def list_(
         nonlocalseg list datasets
         nonlocalseg list recipes --data camvid
     """
-    from nonlocalseg.data.catalog import DATASETS
-    from nonlocalseg.models.presets import known
-
     if data is not None:
+        from nonlocalseg.data.catalog import DATASETS
+        from nonlocalseg.models.presets import known
+
         known("data set", data, DATASETS)
     console = output()
     if what == "models":
@@ -51,9 +51,6 @@ def list_(
             console.print(note)
     else:
         console.print(_datasets(data))
-        if data is not None:
-            names = getattr(DATASETS[data], "classes", None)
-            console.print("classes: " + (", ".join(names) if names else "those of your classes.yaml"))
 
 
 def _models(backbone: str, size: tuple[int, int], num_classes: int) -> Table:
@@ -100,6 +97,8 @@ def _datasets(data: str | None) -> Table:
             splits = [f"{split} ({counts[split]})" if split in counts else split for split in kind.splits]
             classes = getattr(kind, "classes", None)
             table.add_row(name, str(len(classes)) if classes else "varies", ", ".join(splits), _about(kind))
+            if data is not None and classes:
+                table.caption = "classes: " + ", ".join(classes)
     return table
 
 

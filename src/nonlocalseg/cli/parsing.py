@@ -127,10 +127,8 @@ def make_parser(name: str, verb: Verb, options: Sequence[Option]) -> ArgumentPar
                 arguments |= {"nargs": "*" if option.several else "?", "default": option.default}
             parser.add_argument(option.name, metavar=option.name.upper(), **arguments)
         elif option.kind is bool:
-            yes_or_no = (
-                {"action": "store_true"} if option.default is False else {"action": ActionYesNo(no_prefix="no-")}
-            )
-            parser.add_argument(option.flag, default=option.default, help=option.help, **yes_or_no)
+            action: Any = "store_true" if option.default is False else ActionYesNo(no_prefix="no-")
+            parser.add_argument(option.flag, default=option.default, help=option.help, action=action)
         else:
             default = {"required": True} if option.required else {"default": _as_list(option.default)}
             parser.add_argument(option.flag, metavar=_metavar(option), **default, **arguments)

@@ -54,7 +54,7 @@ def predict(
         accumulate_on: where the scores of a photograph are kept; cpu saves memory of the GPU.
 
     Examples:
-        nonlocalseg predict runs/demo/ann photo.jpg --out labelled
+        nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
     """

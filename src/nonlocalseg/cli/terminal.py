@@ -55,16 +55,16 @@ def check_device(name: str | None) -> torch.device:
     return device
 
 
-def check_folder(path: str | Path) -> Path:
+def check_folder(path: str | Path, flag: str = "--out") -> Path:
     """`path` as a folder that can be written, or made; nothing is made yet. Raises ValueError otherwise."""
     folder = Path(path).expanduser()
     nearest = folder
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise ValueError(f"--out: {nearest} is a file, so {folder} cannot be a folder; choose another --out")
+        raise ValueError(f"{flag}: {nearest} is a file, so {folder} cannot be a folder; choose another {flag}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--out: {nearest} may not be written; choose another --out")
+        raise ValueError(f"{flag}: {nearest} may not be written; choose another {flag}")
     return folder
 
 

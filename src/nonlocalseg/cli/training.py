@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nonlocalseg.cli.terminal import check_device, output, percent
+from nonlocalseg.cli.terminal import check_device, check_folder, output, percent
 
 
 def train(
@@ -33,7 +34,7 @@ def train(
         data_options: further options of the data set, such as length=200.
 
     Examples:
-        nonlocalseg train synthetic/ann-resnet18 --steps 100
+        nonlocalseg train synthetic/ann-resnet10t --steps 100
         nonlocalseg train --data folder --root my-images --model ann --backbone resnet18 --steps 2000 --crop 320 480
         nonlocalseg train camvid/ann-resnet50c --root CamVid --batch-size 4 --out runs/camvid
         nonlocalseg train --resume runs/camvid
@@ -79,9 +80,13 @@ def evaluate(
     from rich.table import Table
 
     check_device(options.get("device"))
-    folder = Path(out) if out is not None else _beside(model)
+    folder = check_folder(_beside(model) if out is None else out)
     result = evaluate_function()(
-        model, out=folder, data_options=_merged(data_options, {"val_fraction": val_fraction}), **options
+        model,
+        out=folder,
+        data_options=_merged(data_options, {"val_fraction": val_fraction}),
+        progress=sys.stderr.isatty(),
+        **options,
     )
     table = Table("class", *(("IoU %", "accuracy %", "precision %", "pixels")))
     for column in table.columns[1:]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,10 @@ def prepare(data: str, root: str | Path, workers: int | None = None, progress: P
     """Make what the data set `data` in `root` lacks, in parallel, and check the result.
 
     A data set that needs no preparation is only checked. Files are written whole or not at all and those that are
-    there are kept, so an interrupted run goes on where it was. Each label image is read back by its worker, and at the
+    there are kept, so an interrupted run goes on where it was. Each label image is read back once written, and at the
     end every split whose images are there is opened.
 
-    workers: processes; by default one for each core. Raises `FileNotFoundError` and `ValueError` for a download that
+    workers: threads; by default one for each core. Raises `FileNotFoundError` and `ValueError` for a download that
     is missing or damaged, and `ValueError` for an unknown `data`.
     """
     if data not in DATASETS:
@@ -66,13 +65,12 @@ def _silent(finished: Iterable[Any], _count: int) -> Iterable[Any]:
 
 
 def _run(tasks: list[Task], workers: int | None) -> Iterator[Path]:
-    count = min(workers or os.cpu_count() or 1, max(1, len(tasks)))
-    if count == 1:
-        yield from map(_do, tasks)
-        return
-    # Not forked: a fork of a process in which torch has started threads can hang.
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_do, tasks, chunksize=8)
+    """The finished files, in order. Threads: most of the time goes to PNG compression, which runs outside the lock."""
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        yield from pool.map(_do, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C: finish what is being written, nothing more
 
 
 def _do(task: Task) -> Path:

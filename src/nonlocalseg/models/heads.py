@@ -6,17 +6,34 @@ needs. With a dict as `collect`, it puts the attention weights and masks of its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.aggregation import HalfResolution
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.distribution import LDv1, LDv2
 
 Features = dict[int, Tensor]
 Collect = dict[str, Tensor] | None
 Arrangement = Literal["gald", "ldga", "parallel"]
+
+
+class AtPixel(dict[str, Tensor]):
+    """A `collect` dictionary that asks for the attention weights of one pixel: `[B, 1, S]` instead of `[B, N, S]`.
+
+    `pixel` is x, y in the image of `size` (height, width) that the backbone sees.
+    """
+
+    def __init__(self, pixel: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.pixel, self.size = pixel, size
+
+    def cell(self, height: int, width: int) -> tuple[int, int]:
+        """Row and column of the pixel in a map of this size."""
+        return self.pixel[1] * height // self.size[0], self.pixel[0] * width // self.size[1]
 
 
 class FCNHead(nn.Module):
@@ -86,7 +103,8 @@ class ANNHead(nn.Module):
     def forward(self, features: Features, collect: Collect = None) -> Tensor:
         high, lows = features[5], [features[stage] for stage in self.fuse]
         if collect is not None and hasattr(self.fusion, "attention"):
-            weights = self.fusion.attention(high, *lows)  # type: ignore[operator]
+            at = _positions(collect, high, high.shape[-2:])
+            weights = self.fusion.attention(high, *lows, positions=at)  # type: ignore[operator]
             collect.update({f"fusion{stage}": w for stage, w in zip(self.fuse, weights, strict=True)})
         x = self.between(self.fusion_dropout(self.fusion(high, *lows)))
         _collect_weights(collect, "context", self.context, x)
@@ -146,9 +164,10 @@ class GALDHead(nn.Module):
         return torch.cat([self._aggregate(x, collect), self._distribute(x, local, collect)], dim=1)
 
     def _aggregate(self, x: Tensor, collect: Collect) -> Tensor:
-        block = getattr(self.aggregate, "block", self.aggregate)
-        if hasattr(block, "attention"):
-            _collect_weights(collect, "aggregate", self.aggregate, x)
+        half = isinstance(self.aggregate, HalfResolution)
+        if hasattr(self.aggregate.block if half else self.aggregate, "attention"):
+            size = self.aggregate.halved(*x.shape[-2:]) if half else None
+            _collect_weights(collect, "aggregate", self.aggregate, x, size)
         return self.aggregate(x)
 
     def _distribute(self, x: Tensor, local: Tensor | None, collect: Collect) -> Tensor:
@@ -163,6 +182,18 @@ class GALDHead(nn.Module):
         return self.distribute(x)
 
 
-def _collect_weights(collect: Collect, name: str, block: nn.Module, x: Tensor) -> None:
+def _collect_weights(
+    collect: Collect, name: str, block: nn.Module, x: Tensor, size: tuple[int, int] | None = None
+) -> None:
+    """Put the weights of `block`, which attends in a map of `size` (by default that of `x`), into `collect`."""
     if collect is not None and hasattr(block, "attention"):
-        collect[name] = block.attention(x)  # type: ignore[operator]
+        positions = _positions(collect, x, size or x.shape[-2:])
+        collect[name] = block.attention(x, positions)  # type: ignore[operator]
+
+
+def _positions(collect: Collect, x: Tensor, size: Sequence[int]) -> Tensor | None:
+    """The flat position `[1]` that is asked for in a map of `size` (height, width); None for all of them."""
+    if not isinstance(collect, AtPixel):
+        return None
+    row, column = collect.cell(size[0], size[1])
+    return torch.tensor([row * size[1] + column], device=x.device)

@@ -66,6 +66,10 @@ class Segmenter(nn.Module):
             outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
         return outputs
 
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """The backbone's stages `{stage: [B, C, h, w]}` of the images, padded as `backbone.pad` does."""
+        return self._encode(images)[0]
+
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Weights of every attending block and masks of LDv1, by name, as `forward` uses them; nothing is stored.
 
@@ -73,7 +77,7 @@ class Segmenter(nn.Module):
         "distribute" (LDv2): `[B, k * k, h, w]`; "mask" (LDv1): `[B, C, h, w]`.
         """
         collected: dict[str, Tensor] = {}
-        self.head(self._encode(images)[0], collected)
+        self.head(self.features(images), collected)
         return collected
 
     def train(self, mode: bool = True) -> Self:

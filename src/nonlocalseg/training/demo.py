@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from nonlocalseg import drawing
 from nonlocalseg.data.synthetic import FAR, LOCAL, SIGNAL, Synthetic
@@ -57,9 +58,7 @@ class Comparison:
         return float(self.results[model].scores.iou[list(classes)].nanmean())
 
 
-def demo(
-    out: str | Path = "runs/demo", seed: int = 0, steps: int | None = None, progress: bool = True
-) -> Comparison:
+def demo(out: str | Path = "runs/demo", seed: int = 0, steps: int | None = None, progress: bool = True) -> Comparison:
     """Train fcn and ann for equal steps on drawn scenes, compare them on the test scenes and draw pictures.
 
     Leaves in `out`: montage.png, curves.png, metrics.json, scenes/ (images to predict on), and the run folders fcn/ and
@@ -96,19 +95,19 @@ def demo(
     return compared
 
 
-def reach(model: Segmenter, size: tuple[int, int]) -> int:
-    """Pixels to the left or right that the logits of one pixel depend on at most, up to three widths of `size`.
+def reach(model: nn.Module, size: tuple[int, int], stride: int = 8) -> int:
+    """Pixels to the left or right that the logits of one pixel depend on at most, up to 1.5 widths of `size`.
 
-    Measured: the gradient of the logits of neighbouring pixels, one stride of them, with respect to a random image that
-    is wide enough. Zero where nothing but the pixel itself matters. The model runs in evaluation mode.
+    Measured: the gradient of the logits of `stride` neighbouring pixels, one after the other, with respect to a random
+    image that is wide enough. `model`: images [B, 3, H, W] -> {"out": [B, K, H, W]}; it runs in evaluation mode.
     """
-    height, width = size[0], 7 * size[1]
+    height, width = size[0], 3 * size[1]
     device = next(model.parameters()).device
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     farthest = 0
     with evaluating(model), torch.enable_grad():
         logits = model(image)["out"]
-        for x in range(width // 2, width // 2 + max(model.backbone.strides.values())):
+        for x in range(width // 2, width // 2 + stride):
             (gradient,) = torch.autograd.grad(logits[0, :, height // 2, x].sum(), image, retain_graph=True)
             columns = gradient.abs().amax((0, 1, 2)).nonzero().flatten()
             farthest = max(farthest, *(abs(int(column) - x) for column in columns[[0, -1]]))
@@ -212,7 +211,9 @@ def _summary(compared: Comparison, images: Path) -> str:
     table = drawing.score_table(
         {name: result.scores.iou.tolist() for name, result in compared.results.items()}, classes, "mean (mIoU)"
     )
-    share = {name: f"{100 * compared.mean(name, LOCAL):.1f} and {100 * compared.mean(name, FAR):.1f}" for name in MODELS}
+    share = {
+        name: f"{100 * compared.mean(name, LOCAL):.1f} and {100 * compared.mean(name, FAR):.1f}" for name in MODELS
+    }
     folder, near = compared.folder, ", ".join(classes[index] for index in LOCAL)
     far = ", ".join(classes[index] for index in FAR)
     return f"""

@@ -60,8 +60,6 @@ def fit_phase(
 ) -> Fitted:
     """Train `model` through phase `index` of `plan`, from `checkpoint` on where one is given."""
     phase, seed = plan.phases[index], mix_seed(plan.seed, index)
-    if checkpoint is not None:
-        _check_resumable(checkpoint, model.classes)
     save_memory(model, plan)
     mean = model.mean.flatten().tolist()
     images = SegmentationData(phase, (mean[0], mean[1], mean[2]), seed, plan.workers, plan.accumulate)
@@ -118,11 +116,11 @@ def save_memory(model: Segmenter, plan: Plan) -> None:
         switch(True)
 
 
-def _check_resumable(checkpoint: Path, classes: tuple[str, ...]) -> None:
+def check_resumable(checkpoint: Path, classes: tuple[str, ...]) -> None:
     """ValueError where the checkpoint cannot be read or was made for other classes."""
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["nonlocalseg"]["classes"]
-    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
+    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError, OSError) as error:
         raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy of it") from error
     if len(stored) != len(classes):
         raise ValueError(

@@ -82,7 +82,7 @@ class SegmentationTraining(lightning.LightningModule):
 
     def _frozen(self) -> list[nn.Module]:
         """The modules that training must leave as they are."""
-        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in self.model.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
         return norms * self.phase.frozen_batchnorm + [self.model.backbone] * self.phase.frozen_backbone  # pyright: ignore
 
     def train(self, mode: bool = True) -> SegmentationTraining:

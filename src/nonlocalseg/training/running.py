@@ -19,7 +19,7 @@ from rich.console import Console
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.training.evaluation import Evaluation, evaluate
-from nonlocalseg.training.fitting import fit_phase, start_model
+from nonlocalseg.training.fitting import check_resumable, fit_phase, start_model
 from nonlocalseg.training.options import Plan, resolve, write_plan
 
 __all__ = ["Evaluation", "TrainingRun", "evaluate", "train"]
@@ -228,14 +228,15 @@ def _run(plan: Plan, folder: Path, resumed: bool, console: Console) -> TrainingR
             continue
         if resumed and not checkpoint.is_file() and index == 0:
             raise FileNotFoundError(f"{folder} holds no {checkpoint.relative_to(folder)} to resume from")
+        start = checkpoint if resumed and checkpoint.is_file() else None
         model = start_model(plan, phase, source)
+        if start is not None:
+            check_resumable(start, model.classes)  # before the run's recipe.yaml takes over what is given now
         if rank_zero_only.rank == 0:
             os.environ["NONLOCALSEG_RUN"] = str(folder)  # read by the processes that Lightning starts
             write_plan(folder / "recipe.yaml", plan)
         try:
-            fitted = fit_phase(
-                plan, index, model, place, checkpoint if resumed and checkpoint.is_file() else None, console
-            )
+            fitted = fit_phase(plan, index, model, place, start, console)
         except BaseException as error:
             kept = resumed or any(folder.rglob("last.ckpt"))
             if not kept and rank_zero_only.rank == 0:
