@@ -485,6 +485,8 @@ def test_outputs_never_share_a_name(tmp_path):
     assert [name for name in names.values()] == ["a/x.jpg", "a/x.png", "b/x.png", "y.v2", "z"]
     assert list(named_images([str(tmp_path / "b"), str(tmp_path / "c")]).values()) == ["x", "y.v2", "z"]
     assert list(named_images([str(tmp_path / "*" / "y.*.png")]).values()) == ["b/y.v2"]
+    beside = [str(tmp_path / "c/../a/x.png"), str(tmp_path / "b/x.png")]
+    assert list(named_images(beside).values()) == ["a/x.png", "b/x.png"]
 
 
 def test_convert_there_and_back(capsys, tmp_path):

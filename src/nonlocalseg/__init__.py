@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nonlocalseg.explanations import explain
     from nonlocalseg.inference import Prediction, infer, predict
     from nonlocalseg.models.converting import convert
     from nonlocalseg.models.folding import fold
     from nonlocalseg.models.hub import from_pretrained, push_to_hub
     from nonlocalseg.models.presets import MODELS, create_model
     from nonlocalseg.models.segmenter import Segmenter
+    from nonlocalseg.models.speed import speed_up
     from nonlocalseg.training.running import evaluate, train
 
 __version__ = "0.1.0"
@@ -25,6 +27,8 @@ _PUBLIC = {
     "push_to_hub": "nonlocalseg.models.hub",
     "convert": "nonlocalseg.models.converting",
     "fold": "nonlocalseg.models.folding",
+    "speed_up": "nonlocalseg.models.speed",
+    "explain": "nonlocalseg.explanations",
     "Prediction": "nonlocalseg.inference",
     "infer": "nonlocalseg.inference",
     "predict": "nonlocalseg.inference",
@@ -39,11 +43,13 @@ __all__ = [
     "convert",
     "create_model",
     "evaluate",
+    "explain",
     "fold",
     "from_pretrained",
     "infer",
     "predict",
     "push_to_hub",
+    "speed_up",
     "train",
 ]
 

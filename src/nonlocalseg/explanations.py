@@ -114,13 +114,12 @@ def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: tuple[int, 
     collected = AtPixel((x, y), (padded.shape[2], padded.shape[3]))
     with evaluating(model), torch.inference_mode():
         features = model.features(images)
-        logits = model.head(features, collected)
-        prediction = _mask(logits, collected.size, (height, width), model.align_corners)
-        stages = {
-            name.removeprefix("stage_"): _mask(scores, collected.size, (height, width), model.align_corners)
-            for name, scores in collected.items()
-            if name.startswith("stage_")
-        }
+        scores: dict[str, Tensor] = {}
+        with_stages = getattr(model.head, "stage_heads", None) is not None
+        logits = model.head(features, collected, scores) if with_stages else model.head(features, collected)
+        prediction, *masks = (
+            _mask(x, collected.size, (height, width), model.align_corners) for x in (logits, *scores.values())
+        )
     attention = {
         name: _region_attention(model.head, name, weights, features, collected.size, prediction)
         for name, weights in collected.items()
@@ -128,7 +127,7 @@ def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: tuple[int, 
     }
     local = _local_attention(model.head, collected) if "distribute" in collected else None
     mask = _cropped(collected["mask"][0], collected.size, (height, width)) if "mask" in collected else None
-    return Explanation(array, (x, y), prediction, model.classes, model.palette, attention, local, mask, stages)
+    return Explanation(array, (x, y), prediction, model.classes, model.palette, attention, local, mask, dict(zip(scores, masks, strict=True)))
 
 
 def feature_components(

@@ -158,6 +158,7 @@ class SegmentationLoss(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
         """outputs: "out" [B, K, H, W] and perhaps "aux" [B, K, h, w]; target [B, H, W] of class indices.
 
+        Scores named "stage_..." come from heads that hand no gradient back; their cross-entropy is added.
         Returns scalars: "loss" (the weighted sum), "main", "aux" if there is one, and every extra term (unweighted).
         An auxiliary map of another size than the target is compared with the target resized to it by nearest neighbour.
         """
@@ -175,6 +176,9 @@ class SegmentationLoss(nn.Module):
                 aux_target = F.interpolate(target[:, None].float(), size=aux.shape[-2:], mode="nearest")[:, 0].long()
             losses["aux"] = cross_entropy(aux, aux_target, weights, ignore, self.average or "valid")
             total = total + self.auxiliary_weight * losses["aux"]
+        for name in sorted(name for name in outputs if name.startswith("stage_")):
+            losses[name] = cross_entropy(outputs[name], target, weights, ignore, self.average or "valid")
+            total = total + losses[name]
         for name, weight in self.terms.items():
             losses[name] = self._term(name, logits, target)
             total = total + weight * losses[name]

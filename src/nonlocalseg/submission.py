@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import tempfile
 import zipfile
@@ -156,10 +155,10 @@ def cityscapes_miou(file: Path, data: SegmentationDataset) -> float | None:
 
     Raises `FileNotFoundError` where `data` has no `labelIds.png`, which the official script compares with.
     """
-    if importlib.util.find_spec("cityscapesscripts") is None:
+    try:
+        from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # pyright: ignore
+    except ImportError:
         return None
-    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # pyright: ignore
-
     truths = [str(pair.label) for pair in data.pairs]
     if wrong := [truth for truth in truths if not truth.endswith("_labelIds.png")]:
         raise FileNotFoundError(f"{wrong[0]}: cityscapesScripts compares with labelIds.png; run `prepare cityscapes`")

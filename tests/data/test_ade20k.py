@@ -47,7 +47,7 @@ def test_labels_that_were_moved_down(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"images/training: missing; get ADEChallengeData2016.zip from scene"):
         ADE20K(tmp_path, "train")
-    with pytest.raises(FileNotFoundError, match="release_test.zip"):
+    with pytest.raises(FileNotFoundError, match=r"release_test.zip"):
         ADE20K(tmp_path, "test")
     picture(tmp_path / "images" / "training" / "a" / "abbey" / "ADE_train_00000970_seg.png")
     with pytest.raises(FileNotFoundError, match="is the full ADE20K"):

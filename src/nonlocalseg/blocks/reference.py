@@ -30,9 +30,7 @@ def sample(x: Tensor, sampling: Sampling | None) -> Tensor:
 def normalise(similarity: Tensor, kind: str) -> Tensor:
     """f of Eq. 3 on `[B, N, S]`: each row sums to one, or is divided by S, or is left as it is."""
     if kind == "softmax":
-        return torch.exp(similarity - similarity.amax(2, keepdim=True)) / torch.exp(
-            similarity - similarity.amax(2, keepdim=True)
-        ).sum(2, keepdim=True)
+        return similarity.softmax(2)
     return similarity / similarity.shape[2] if kind == "rescale" else similarity
 
 

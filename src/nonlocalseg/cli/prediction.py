@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from nonlocalseg.inference import Prediction
 
+Palette = Sequence[Sequence[int]]
+
 
 def predict(
     model: str,
@@ -77,15 +79,19 @@ def predict(
             say(f"error: {reason if str(image) in reason else f'{image}: {reason}'}")
             failed += 1
             continue
-        _write(folder, name, pixels, result, probabilities)
+        if probabilities:
+            _write_probabilities(folder / "probabilities" / f"{name}.npz", result)
+        mask = result.mask.numpy()
+        del result  # the scores of a large photograph take gigabytes
+        _write_pictures(folder, name, pixels, mask, network.classes, network.palette)
     output().print(f"{len(named) - failed} of {len(named)} images labelled, in {folder}")
     return FAILED if failed else 0
 
 
 def named_images(paths: Iterable[str]) -> dict[Path, str]:
     """Image file -> name of its outputs without suffix: its path below the folder, or below the fixed part of the
-    pattern, that was given. Where that would put two outputs in one place, the path below their common folder with the
-    suffix (photo.jpg, photo.png) takes its place."""
+    pattern, that was given. Where that would put two outputs in one place, their path below the folder common to all
+    images, with the suffix (photo.jpg, photo.png), takes its place."""
     from nonlocalseg.images import find_images
 
     names: dict[Path, str] = {}
@@ -93,12 +99,11 @@ def named_images(paths: Iterable[str]) -> dict[Path, str]:
         base = _base(given)
         for image in find_images([given]):
             names.setdefault(image, image.relative_to(base).with_suffix("").as_posix())
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in names])
+    whole = {image: Path(os.path.abspath(image)).relative_to(common).as_posix() for image in names}
     counts = Counter(name.lower() for name in names.values())  # some disks ignore case
-    same = [image for image, name in names.items() if counts[name.lower()] > 1]
-    if same:
-        common = os.path.commonpath([image.absolute().parent for image in same])
-        names |= {image: image.absolute().relative_to(common).as_posix() for image in same}
-    return names
+    mixed = {image: whole[image] if counts[name.lower()] > 1 else name for image, name in names.items()}
+    return mixed if len({name.lower() for name in mixed.values()}) == len(mixed) else whole
 
 
 def _base(given: str) -> Path:
@@ -112,20 +117,17 @@ def _base(given: str) -> Path:
     return Path(*fixed[: min(first, len(fixed) - 1)])
 
 
-def _write(folder: Path, name: str, pixels: np.ndarray, result: Prediction, probabilities: bool) -> None:
-    """The pictures of one photograph, each whole or not at all."""
+def _write_pictures(
+    folder: Path, name: str, pixels: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Palette
+) -> None:
+    """The three pictures of one photograph, each whole or not at all."""
     from nonlocalseg import drawing
     from nonlocalseg.images import write_image, write_mask
 
-    mask, classes, palette = result.mask.numpy(), result.classes, result.palette
-    if probabilities:
-        _write_probabilities(folder / "probabilities" / f"{name}.npz", result)
-    del result  # the scores of a large photograph take gigabytes
     write_mask(folder / "index" / f"{name}.png", mask, palette if len(palette) <= 256 else None)
     write_image(folder / "colour" / f"{name}.png", drawing.colour(mask, palette))
-    write_image(
-        folder / "overlay" / f"{name}.png", drawing.overlay_with_legend(pixels, mask, classes, palette, title=name)
-    )
+    overlay = drawing.overlay_with_legend(pixels, mask, classes, palette, title=name)
+    write_image(folder / "overlay" / f"{name}.png", overlay)
 
 
 def _write_probabilities(path: Path, result: Prediction) -> None:

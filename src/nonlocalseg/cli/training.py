@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ def train(
     *,
     wiring: str | None = None,
     output_stride: int | None = None,
+    stage_heads: bool = False,
     val_fraction: float | None = None,
     model_options: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
@@ -29,6 +31,8 @@ def train(
     Args:
         wiring: default, official, mmseg or paper: whose variant of the model.
         output_stride: stride of the backbone's last feature map, 8, 16 or 32; smaller is finer and slower.
+        stage_heads: train a linear classifier after every step of a GALD head as well, for `nonlocalseg explain --kind
+            stages`; the rest of the model is trained as without them.
         val_fraction: for --data folder with one folder of images: the share that is kept for validation.
         model_options: further options of the model, such as key_channels=128.
         data_options: further options of the data set, such as length=200.
@@ -41,12 +45,14 @@ def train(
         nonlocalseg train runs/camvid/recipe.yaml --seed 1
         nonlocalseg train --data folder --root my-images --init-from runs/camvid
     """
-    named = {"wiring": wiring, "output_stride": output_stride}
+    named = {"wiring": wiring, "output_stride": output_stride, "stage_heads": stage_heads or None}
     run = train_function()(
         model_options=_merged(model_options, named),
         data_options=_merged(data_options, {"val_fraction": val_fraction}),
         **options,
     )
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes, the first speaks
+        return
     console = output()
     if run.miou is not None:
         console.print(f"validation mIoU {percent(run.miou)} %")

@@ -118,6 +118,9 @@ class GALDHead(nn.Module):
     gald: out = distribute(aggregate(X'), X_l); ldga: out = aggregate(distribute(X')); parallel: both, concatenated.
     Then `refine`, and the concatenation with stage 5, or with X_l where there is one (Eq. 3, Fig. 5b), unless
     `concat_input` is false; `combine` is the final 3x3 convolution, without it the classifier sees the concatenation.
+
+    `stage_heads` are 1x1 classifiers that show what each step adds (Fig. 8): "fcn" of X', then "ga" and "gald", "ld" and
+    "ldga", or "ga" and "ld". They see the maps without handing a gradient back: the rest trains as without them.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class GALDHead(nn.Module):
         combine: ConvNormAct | None = None,
         concat_input: bool = True,
         dropout: float = 0.0,
+        stage_heads: dict[str, nn.Conv2d] | None = None,
     ) -> None:
         super().__init__()
         if arrangement not in ("gald", "ldga", "parallel"):
@@ -146,22 +150,34 @@ class GALDHead(nn.Module):
         self.classifier = classifier
         self.arrangement: Arrangement = arrangement
         self.concat_input = concat_input
+        self.stage_heads = None if stage_heads is None else nn.ModuleDict(stage_heads)
         self.stages = (5,)
 
-    def forward(self, features: Features, collect: Collect = None) -> Tensor:
+    def forward(self, features: Features, collect: Collect = None, stages: Collect = None) -> Tensor:
+        """Logits; the scores of the stage heads are put into `stages`, where that is given."""
         x = features[5]
         local = None if self.local is None else self.local(x)
-        out = self.refine(self._arranged(self.reduce(x), local, collect))
+        out = self.refine(self._arranged(self.reduce(x), local, collect, stages))
         if self.concat_input:
             out = torch.cat([x if local is None else local, out], dim=1)
         return self.classifier(self.dropout(self.combine(out)))
 
-    def _arranged(self, x: Tensor, local: Tensor | None, collect: Collect) -> Tensor:
+    def _arranged(self, x: Tensor, local: Tensor | None, collect: Collect, stages: Collect) -> Tensor:
+        self._judge("fcn", x, stages)
         if self.arrangement == "gald":
-            return self._distribute(self._aggregate(x, collect), local, collect)
+            x = self._judge("ga", self._aggregate(x, collect), stages)
+            return self._judge("gald", self._distribute(x, local, collect), stages)
         if self.arrangement == "ldga":
-            return self._aggregate(self._distribute(x, local, collect), collect)
-        return torch.cat([self._aggregate(x, collect), self._distribute(x, local, collect)], dim=1)
+            x = self._judge("ld", self._distribute(x, local, collect), stages)
+            return self._judge("ldga", self._aggregate(x, collect), stages)
+        aggregated = self._judge("ga", self._aggregate(x, collect), stages)
+        return torch.cat([aggregated, self._judge("ld", self._distribute(x, local, collect), stages)], dim=1)
+
+    def _judge(self, stage: str, x: Tensor, stages: Collect) -> Tensor:
+        """`x`, after the stage's own head has put its scores into `stages`."""
+        if stages is not None and self.stage_heads is not None and stage in self.stage_heads:
+            stages[stage] = self.stage_heads[stage](x.detach())
+        return x
 
     def _aggregate(self, x: Tensor, collect: Collect) -> Tensor:
         half = isinstance(self.aggregate, HalfResolution)

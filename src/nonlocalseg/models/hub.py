@@ -104,9 +104,8 @@ def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fre
     """Load `state` strictly; with `fresh_classifiers` the classifiers keep their new values. `source` names the file."""
     expected = model.state_dict()
     if fresh_classifiers:
-        own = [name for name in expected if ".classifier." in name]
-        state = {name: value for name, value in state.items() if ".classifier." not in name}
-        state |= {name: expected[name] for name in own}
+        own = {name: value for name, value in expected.items() if _classifies(name)}
+        state = {name: value for name, value in state.items() if not _classifies(name)} | own
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     wrong = [name for name in sorted(expected.keys() & state.keys()) if expected[name].shape != state[name].shape]
     if missing or extra or wrong:
@@ -115,6 +114,11 @@ def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fre
         reasons = "; ".join(f"{what}: {', '.join(names[:3])}" for what, names in parts if names)
         raise ValueError(f"{source} does not fit its config ({reasons})")
     model.load_state_dict(state)
+
+
+def _classifies(name: str) -> bool:
+    """Whether the parameter of this name belongs to a classifier."""
+    return ".classifier." in name or ".stage_heads." in name
 
 
 def _folder(source: str | Path) -> Path:

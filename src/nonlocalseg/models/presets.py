@@ -141,7 +141,16 @@ def _gald_head(o: Any, channels: dict[int, int], num_classes: int) -> GALDHead:
         ConvNormAct(width + skip, width, 3) if framed else None,
         concat,
         o.dropout,
+        _stage_heads(o, width if framed else stage, width, num_classes) if o.stage_heads else None,
     )
+
+
+def _stage_heads(o: Any, first: int, width: int, num_classes: int) -> dict[str, nn.Conv2d]:
+    """A classifier for X' and for each step that there is; X' has `first` channels, every later map `width`."""
+    steps = {"gald": ("ga", "gald"), "ldga": ("ld", "ldga"), "parallel": ("ga", "ld")}[o.arrangement]
+    taken = (o.aggregate, o.distribute) if o.arrangement != "ldga" else (o.distribute, o.aggregate)
+    named = [step for step, block in zip(steps, taken, strict=True) if block != "none"]
+    return {"fcn": nn.Conv2d(first, num_classes, 1), **{step: nn.Conv2d(width, num_classes, 1) for step in named}}
 
 
 def _aggregate(o: Any, channels: int, width: int) -> nn.Module | None:

@@ -16,7 +16,8 @@ from nonlocalseg.models.backbone import Backbone
 class Segmenter(nn.Module):
     """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": logits [B, K, H, W]}`.
 
-    In training mode with an auxiliary head, "aux" has the same shape. It normalises with the buffers `mean` and `std`,
+    In training mode with an auxiliary head, "aux" has the same shape, and so has "stage_NAME" of each stage head of a
+    GALD head. It normalises with the buffers `mean` and `std`,
     which are saved with the weights, and it knows its `classes` (names) and `palette` (RGB, 0-255). `align_corners` is
     read by the head, by the resize here and by inference. `config` is what `create_model` resolved, so that the model
     can be saved; a Segmenter assembled by hand has none. Raises `ValueError` for images smaller than 16 pixels, for
@@ -61,7 +62,11 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features, size = self._encode(images)
-        outputs = {"out": self._to_image(self.head(features), images, size)}
+        stages: dict[str, Tensor] = {}
+        with_stages = self.training and getattr(self.head, "stage_heads", None) is not None
+        logits = self.head(features, stages=stages) if with_stages else self.head(features)
+        outputs = {"out": self._to_image(logits, images, size)}
+        outputs |= {f"stage_{name}": self._to_image(scores, images, size) for name, scores in stages.items()}
         if self.training and self.auxiliary is not None:
             outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
         return outputs

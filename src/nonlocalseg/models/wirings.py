@@ -66,6 +66,7 @@ class Details:
     distribute_dilation: int = 6
     distribute_query: Literal["both", "global"] = "both"
     distribute_key: Literal["both", "global"] = "both"
+    stage_heads: bool = False  # classifiers after every step of a GALD head, to look at (GALD, Fig. 8)
 
 
 WIRINGS: dict[str, dict[str, Any]] = {

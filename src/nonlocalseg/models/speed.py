@@ -1,0 +1,71 @@
+"""The fastest exact or half-precision form of a model on a device: folding, memory format, precision, compilation."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.models.folding import fold
+from nonlocalseg.models.segmenter import Segmenter
+
+
+class SpedUp(nn.Module):
+    """A folded model that runs in `precision` and answers in float32. `choices` says what was chosen, and why.
+
+    Called like the Segmenter it was made from; `classes`, `palette` and `align_corners` are its own.
+    """
+
+    def __init__(self, model: Segmenter, precision: torch.dtype, compiled: bool, choices: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.precision = precision
+        self.choices = choices
+        self.classes, self.palette, self.align_corners = model.classes, model.palette, model.align_corners
+        self._forward = torch.compile(model, dynamic=True) if compiled else model
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        half = self.precision != torch.float32
+        with torch.autocast(images.device.type, self.precision if half else None, enabled=half):
+            return {"out": self._forward(images)["out"].float()}
+
+
+def speed_up(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:
+    """The model folded, in channels_last, on `device`, and in the precision that is fast there.
+
+    bfloat16 on CPUs with bfloat16 instructions and on GPUs from compute capability 8 on, float16 on older GPUs, float32
+    elsewhere. Compiled on GPUs only: on a CPU it takes longer than most jobs gain. The scores differ from the model's
+    own by half precision's rounding.
+    """
+    device = torch.device(device)
+    choices = ["folded", "channels_last"]
+    compiled = False
+    if device.type == "cuda":
+        modern = torch.cuda.get_device_capability(device)[0] >= 8
+        precision = torch.bfloat16 if modern else torch.float16
+        compiled = True
+        choices += [f"{'bfloat16' if modern else 'float16'}", "compiled"]
+    elif device.type == "cpu" and cpu_has_bfloat16():
+        precision = torch.bfloat16
+        choices += ["bfloat16 (this CPU has instructions for it)"]
+    else:
+        precision = torch.float32
+        choices += [f"float32 (no fast half precision on this {device.type})"]
+    folded = fold(model.eval()).to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return SpedUp(folded, precision, compiled, tuple(choices)).eval()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware, as far as the system tells (Linux on x86 and Arm)."""
+    information = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not information.is_file():
+        return False
+    flags = set(information.read_text(encoding="utf-8", errors="replace").split())
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

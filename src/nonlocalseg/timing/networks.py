@@ -1,0 +1,173 @@
+"""Heads and whole networks: what folding, memory format, precision and compilation bring (ANN Table 2, GALD Table IV)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.blocks import reference
+from nonlocalseg.blocks.non_local import AttendingBlock
+from nonlocalseg.models.folding import fold
+from nonlocalseg.models.heads import ANNHead, Features
+from nonlocalseg.models.presets import create_model
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.speed import speed_up
+from nonlocalseg.timing.blocks import fill
+from nonlocalseg.timing.measuring import Case, compare, surroundings
+from nonlocalseg.timing.published import ANN_TABLE_2, GALD_TABLE_4
+from nonlocalseg.timing.tables import COMPARISON, Table
+
+CLASSES = 19
+WIRINGS = ("default", "mmseg")
+
+
+def drawn_model(model: str, backbone: str, **options: Any) -> Segmenter:
+    """A model in evaluation mode with 19 classes and drawn weights; batch norm keeps the activations of deep networks small."""
+    network = create_model(model, backbone, num_classes=CLASSES, **options)
+    fill(network.head)
+    return network.eval()
+
+
+def head(
+    size: tuple[int, int], device: torch.device, repeat: int = 5, backbone: str = "resnet50c", **options: Any
+) -> Table:
+    """ANN's head on the stages of `backbone` at one size of the feature map: literal, ours, folded, in two wirings."""
+    cases, channels = [], {}
+    for wiring in WIRINGS:
+        model = drawn_model("ann", backbone, wiring=wiring, auxiliary=False, **options)
+        channels = model.backbone.channels
+        features = {stage: torch.randn(1, channels[stage], *size, device=device).relu_() for stage in (4, 5)}
+        cases += _head_cases(wiring, model.to(device), features)
+    widths = f"{channels[4]} and {channels[5]}"
+    return Table(
+        f"ANN's head on {size[0]}x{size[1]} positions of {widths} channels",
+        COMPARISON,
+        compare(cases, device, repeat),
+        surroundings(device),
+        ("Against mmsegmentation's own: python -m benchmarks.mmsegmentation.",),
+    )
+
+
+def _head_cases(wiring: str, model: Segmenter, features: Features) -> list[Case]:
+    plain, folded = model.head, fold(model).head
+    assert isinstance(plain, ANNHead)
+    literal = f"{wiring} wiring, literal"
+    return [
+        Case(literal, lambda: literal_ann_head(plain, features)),
+        Case(f"{wiring} wiring, ours", lambda: plain(features), literal),
+        Case(f"{wiring} wiring, folded", lambda: folded(features), literal),
+    ]
+
+
+def literal_ann_head(head: ANNHead, features: Features) -> Tensor:
+    """Fig. 3 step by step, both blocks by their literal equations."""
+    assert isinstance(head.fusion, AttendingBlock)
+    assert isinstance(head.context, AttendingBlock)
+    fused = reference.attending_block(head.fusion, features[5], *(features[stage] for stage in head.fuse))
+    context = reference.attending_block(head.context, head.between(head.fusion_dropout(fused)))
+    return head.classifier(head.dropout(context))
+
+
+def network(
+    size: tuple[int, int],
+    device: torch.device,
+    repeat: int = 5,
+    model: str = "ann",
+    backbone: str = "resnet50c",
+    compiled: bool = True,
+    **options: Any,
+) -> Table:
+    """ANN's Table 2 for one of our models on one image: in every form in which it can be run.
+
+    `--fast` is what `models/speed.py` chooses on this device. compiled: compile one form too, which takes minutes.
+    """
+    plain = drawn_model(model, backbone, auxiliary=False, **options).to(device)
+    image = torch.rand(1, 3, *size, device=device)
+    cases = _network_cases(plain, image, device, compiled)
+    rows = compare(cases, device, repeat)
+    forms = {"as it is": plain, "folded": fold(plain)}
+    for row in rows:
+        form = forms["folded" if "folded" in row["name"] else "as it is"]
+        row["parameters"] = sum(parameter.numel() for parameter in form.parameters())
+    return Table(
+        f"{model} on {backbone}, one {size[0]}x{size[1]} image",
+        {**COMPARISON, "parameters": "parameters"},
+        [*rows, *(ANN_TABLE_2 if model == "ann" else [])],
+        surroundings(device),
+        (
+            "Memory: beyond weights and image. Error: relative to the first row. Published: one 2048x1024 image, all memory.",
+        ),
+    )
+
+
+def _network_cases(plain: Segmenter, image: Tensor, device: torch.device, compiled: bool) -> list[Case]:
+    last = image.contiguous(memory_format=torch.channels_last)
+    plain_last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    folded = fold(plain)
+    folded_last = copy.deepcopy(folded).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    first = "eager"
+
+    def case(name: str, network: nn.Module, given: Tensor, counted: bool = True) -> Case:
+        return Case(name, lambda: network(given)["out"], None if name == first else first, counted=counted)
+
+    cases = [
+        case(first, plain, image),
+        case("channels_last", plain_last, last),
+        case("folded", folded, image),
+        case("folded, channels_last", folded_last, last),
+    ]
+    if compiled:
+        optimised: Callable[..., Any] = torch.compile(folded_last)
+        cases.append(
+            Case("folded, channels_last, compiled", lambda: optimised(last)["out"], first, counted=False)
+        )
+    fast = speed_up(plain, device)
+    if compiled or "compiled" not in fast.choices:
+        name = "--fast: " + ", ".join(choice.partition(" (")[0] for choice in fast.choices)
+        cases.append(case(name, fast, last, counted="compiled" not in fast.choices))
+    return cases
+
+
+DISTRIBUTIONS = {
+    "FCN": ("fcn", {}),
+    "ASPP": ("aspp", {}),
+    "ASPP + LDv1": ("gald", {"aggregate": "aspp", "distribute": "ldv1"}),
+    "ASPP + LDv2": ("galdv2", {}),
+}
+
+
+def distribution(
+    size: tuple[int, int], device: torch.device, repeat: int = 5, backbone: str = "resnet50s", **options: Any
+) -> Table:
+    """GALD's Table IV: what local distribution adds to a network's time and parameters; ratios are to FCN."""
+    image = torch.rand(1, 3, *size, device=device)
+    cases, parameters = [], {}
+    for name, (model, details) in DISTRIBUTIONS.items():
+        # Table IV's rows differ by the modules alone: aggregation at the map's own size in all of them.
+        more = {"aggregate_stride": 1} if "LD" in name else {}
+        network = drawn_model(model, backbone, auxiliary=False, **details, **more, **options).to(device)
+        parameters[name] = sum(parameter.numel() for parameter in network.parameters())
+        cases.append(Case(name, lambda network=network: network(image)["out"]))
+    rows = compare(cases, device, repeat, overall="FCN")
+    for row in rows:
+        row["parameters"] = parameters[row["name"]]
+        if "LD" in row["name"]:
+            row["parameters_difference"] = parameters[row["name"]] - parameters["ASPP"]
+    return Table(
+        f"Local distribution on {backbone}, one {size[0]}x{size[1]} image",
+        {
+            "name": "",
+            "seconds": "time",
+            "overall_ratio": "against FCN",
+            "multiply_adds": "multiply-adds",
+            "extra_memory": "extra memory",
+            "parameters": "parameters",
+            "parameters_difference": "over ASPP",
+        },
+        rows + GALD_TABLE_4,
+        surroundings(device),
+    )

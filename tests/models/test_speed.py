@@ -1,0 +1,26 @@
+"""The sped-up model gives the model's scores within half precision, and says what it chose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_models import small
+
+from nonlocalseg.models import speed
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_scores_stay_within_the_precision(monkeypatch, bfloat16):
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: bfloat16)
+    model = small("ann").eval()
+    fast = speed.speed_up(model)
+    images = torch.rand(2, 3, 49, 66)
+    with torch.no_grad():
+        expected, got = model(images)["out"], fast(images)["out"]
+    assert got.dtype == torch.float32
+    largest = expected.abs().max()
+    assert (got - expected).abs().max() <= (0.05 if bfloat16 else 1e-5) * largest
+    assert (got == expected).all().item() is False
+    assert any(("bfloat16" if bfloat16 else "float32") in choice for choice in fast.choices)
+    assert (fast.classes, fast.palette, fast.num_classes) == (model.classes, model.palette, 5)
+    assert not model.folded
