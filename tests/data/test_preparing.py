@@ -20,7 +20,7 @@ def runs(label: np.ndarray) -> dict[str, Any]:
     """bool [H, W] -> COCO's runs, down the columns."""
     flat = label.T.reshape(-1)
     changes = np.flatnonzero(np.diff(np.concatenate([[False], flat]).astype(int)))
-    return {"size": list(label.shape), "counts": np.diff([0, *changes, flat.size]).tolist()}
+    return {"size": list(label.shape), "counts": np.diff(np.array([0, *changes, flat.size])).tolist()}
 
 
 def merged(root: Path, **change: Any) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from nonlocalseg.cli import conversion, datasets, listing, prediction, training
+from nonlocalseg.cli import conversion, datasets, explaining, listing, measuring, prediction, training
 from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, explain, interrupted
 from nonlocalseg.cli.parsing import PROGRAM, Verb, parse
 
@@ -20,7 +20,9 @@ VERBS: dict[str, Verb] = {
     "train": Verb(training.train, ("recipe",), like=training.train_function),
     "evaluate": Verb(training.evaluate, ("model",), like=training.evaluate_function),
     "predict": Verb(prediction.predict, ("model", "paths")),
+    "explain": Verb(explaining.explain, ("model", "image")),
     "convert": Verb(conversion.convert, ("source_file",)),
+    "benchmark": Verb(measuring.benchmark, ("what",)),
 }
 
 

@@ -31,6 +31,8 @@ _METAVARS = {
     "stride": ("H", "W"),
     "size": ("H", "W"),
     "scale": ("LOW", "HIGH"),
+    "pixel": ("X", "Y"),
+    "truth": "FILE",
 }
 _KINDS = {int: ("N", "a whole number"), float: ("X", "a number"), str: ("TEXT", "a text")}
 

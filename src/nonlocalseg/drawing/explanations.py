@@ -42,17 +42,18 @@ def anchors_picture(
     weight, box, level = np.asarray(weights, np.float64), np.asarray(boxes, np.float64), np.asarray(levels)
     present = sorted(set(level.tolist()))
     columns = 1 + math.ceil(len(present) / 2)
-    figure, grid = _figure(image, columns, 2, title)
+    figure, grid = _figure(image, columns, 2 if len(present) > 1 or listed else 1, title)
     photograph = figure.add_subplot(grid[0, 0])
     _show(photograph, image, f"pixel x = {pixel[0]}, y = {pixel[1]}", pixel)
     for rank, (index, _) in enumerate(listed, 1):
         _outline(photograph, box[index], str(rank))
-    _list(figure.add_subplot(grid[1, 0]), [text for _, text in listed])
+    if listed:
+        _list(figure.add_subplot(grid[1, 0]), [text for _, text in listed])
     top, panels = float(weight.max()), []
     for number, n in enumerate(present):
         chosen = level == n
-        span = slice(0, 2) if len(present) == 1 else number % 2
-        axes = figure.add_subplot(grid[span, 1 + number // 2])
+        row, column = divmod(number, columns - 1)
+        axes = figure.add_subplot(grid[row, 1 + column])
         values = _painted(image, box[chosen], weight[chosen] / top)
         share = f"{100 * weight[chosen].sum():.1f} % of the attention"
         _show(axes, image, f"all positions: {share}" if n == 0 else f"{n} × {n} cells: {share}", pixel, values)
@@ -134,7 +135,7 @@ def features_picture(
     and every eye the first two. shares: the components' shares of the variance. note: what the components are.
     """
     stages = list(next(iter(features.values())))
-    figure, grid = _figure(image, 1 + len(stages), len(features), title, foot=0.9)
+    figure, grid = _figure(image, 1 + len(stages), len(features), title, foot=0.8)
     for row, (name, maps) in enumerate(features.items()):
         axes = figure.add_subplot(grid[row, 0])
         _show(axes, image, "")
@@ -151,11 +152,11 @@ def features_picture(
     strips[0, 0], strips[1, 1], strips[2, 2] = ramp, ramp, ramp
     names = ("component 1: lightness", "component 2: blue to yellow", "component 3: green to red")
     for place, strip in enumerate(strips):
-        inset = key.inset_axes((0.02 + place / 3, 0.45, 0.2, 0.4))
+        inset = key.inset_axes((0.04 + place / 3, 0.62, 0.25, 0.34))
         inset.imshow(component_colours(strip[:, None]), aspect="auto")
         _bare(inset, "")
         inset.set_xlabel(names[place], fontsize=9)
-    key.text(0.5, -0.25, note, ha="center", va="top", fontsize=9, transform=key.transAxes)
+    key.text(0.5, 0.12, note, ha="center", va="top", fontsize=9, transform=key.transAxes)
     key.axis("off")
     return figure
 
@@ -252,12 +253,11 @@ def _show(axes: Any, image: np.ndarray, title: str, pixel: Pixel | None = None, 
     picture = _small(image)
     if values is not None:
         grey = picture @ np.array([0.299, 0.587, 0.114])
-        pale = (0.72 + 0.28 * grey)[..., None]
+        low, high = np.quantile(grey, (0.02, 0.98))
+        pale = (0.84 + 0.16 * np.clip((grey - low) / max(high - low, 1e-6), 0, 1))[..., None]
         picture = np.where(np.isnan(values)[..., None], pale, shades(np.nan_to_num(values)) * pale)
     axes.imshow(picture, extent=_extent(image))
     if pixel is not None:
-        from matplotlib.patheffects import Stroke, withStroke  # noqa: F401
-
         place = pixel[0] + 0.5, pixel[1] + 0.5
         axes.plot(*place, "+", color="black", markersize=13, markeredgewidth=4.5)
         axes.plot(*place, "+", color="white", markersize=11, markeredgewidth=1.8)

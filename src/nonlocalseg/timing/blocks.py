@@ -130,8 +130,7 @@ def operations(
     with torch.no_grad(), _sampling_marked(apnb), _sampling_marked(default):
         spent = {name: _by_kind(run, device, repeat) for name, run in forms.items()}
     rows: list[Row] = [
-        {"name": kind} | {f"{name} seconds": spent[name].get(kind, 0.0) for name in forms}
-        for kind in (*KINDS, "other")
+        {"name": kind} | {f"{name} seconds": spent[name].get(kind, 0.0) for name in forms} for kind in (*KINDS, "other")
     ]
     rows.append({"name": "sum"} | {f"{name} seconds": sum(spent[name].values()) for name in forms})
     return Table(
@@ -155,9 +154,7 @@ def _by_kind(run: Callable[[], Tensor], device: torch.device, repeat: int) -> di
         spent: dict[str, float] = {}
         for event in profiler.events() or []:
             if event.device_type == DeviceType.CPU and event.name.startswith(("aten::", "nonlocalseg::")):
-                microseconds = (
-                    event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-                )
+                microseconds = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
                 kind = _kind(event)
                 spent[kind] = spent.get(kind, 0.0) + microseconds / 1e6
         runs.append(spent)

@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
-from nonlocalseg.data.catalog import DATASETS
-from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.folder import Folder
 from nonlocalseg.data.synthetic import Synthetic, draw_scene
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.files import write_text
 from nonlocalseg.timing.measuring import surroundings
 from nonlocalseg.timing.tables import Row, Table
-from nonlocalseg.training.datamodule import collate
+from nonlocalseg.training.datamodule import Draw, DrawOrder, SeededImages, collate
 
 
 def loader(
@@ -33,33 +35,93 @@ def loader(
 ) -> Table:
     """Decoding and augmenting crops of `size` from drawn PNGs of `picture` pixels: each step, one process, a worker.
 
-    Every figure is the median over `repeat` passes of the mean over `images`; it runs on the CPU with one thread.
+    Every figure is the median over `repeat` passes of the mean over `images`; it runs on the CPU with one thread, as a
+    worker of torch's DataLoader does.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker of torch's DataLoader
+    torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            dataset = _drawn_folder(Path(folder), picture, images, size)
-            steps, whole = _profile(dataset, repeat), _whole(dataset, repeat)
-            from_workers = _from_workers(dataset, repeat, workers)
+            data = drawn_folder(Path(folder), picture, images, size)
+            steps = _steps(data, repeat)
+            drawn = SeededImages(data, seed=0)
+            alone = (
+                _median(repeat, lambda number: [drawn[Draw(i, number * images + i)] for i in range(images)]) / images
+            )
+            in_worker = _in_workers(drawn, repeat * images, workers) * workers
             where = surroundings(torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
     total = sum(steps.values())
-    rows: list[Row] = [
-        {"name": name, "seconds": seconds, "share": seconds / total} for name, seconds in steps.items()
-    ]
-    rows.append({"name": "all steps, one process", "seconds": whole, "images per second": 1 / whole})
-    rows.append({"name": f"DataLoader, a worker of {workers}", "seconds": from_workers, "images per second": 1 / from_workers})
+    rows: list[Row] = [{"name": name, "seconds": each, "share": each / total} for name, each in steps.items()]
+    whole = {"all of it, one process": alone, f"each of {workers} workers": in_worker}
+    rows += [{"name": name, "seconds": each, "images_per_second": 1 / each} for name, each in whole.items()]
     return Table(
         f"Loading {size[0]}x{size[1]} crops from {picture[1]}x{picture[0]} PNGs",
-        {"name": "", "seconds": "time per image", "share": "share", "images per second": "images/s"},
+        {"name": "", "seconds": "time per image", "share": "share", "images_per_second": "images/s"},
         rows,
         where,
     )
 
 
-def _drawn_folder(root: Path, picture: tuple[int, int], count: int, crop: tuple[int, int]) -> SegmentationDataset:
-    """A folder data set of drawn scenes, with the training transform."""
-    from nonlocalseg.data import folder
-    from nonlocalseg.images import write_image, write_mask
+def drawn_folder(root: Path, picture: tuple[int, int], count: int, crop: tuple[int, int]) -> Folder:
+    """A folder data set of `count` drawn scenes below `root`, with the training transform."""
+    for index in range(count):
+        image, label = draw_scene(np.random.default_rng(index), *picture)
+        for kind, pixels in (("images", image), ("masks", label)):
+            path = root / kind / "train" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    lines = [f"  {index}: {name}" for index, name in enumerate(Synthetic.classes)]
+    write_text(root / "classes.yaml", "masks:\n" + "\n".join(lines) + "\n")
+    return Folder(root, "train", train_transform(crop))
+
+
+def _steps(data: Folder, repeat: int) -> dict[str, float]:
+    """Median over passes of the mean seconds of every step of `data[i]`, in order."""
+    assert isinstance(data.transform, v2.Compose)
+    transforms = list(data.transform.transforms)
+    passes: list[dict[str, float]] = []
+    for number in range(repeat):
+        torch.manual_seed(number)
+        spent: dict[str, float] = {}
+        for index in range(len(data)):
+            pixels = _timed(spent, "decode the image", data.read_image, index)
+            raw = _timed(spent, "decode the label", data.raw_label, index)
+            label = _timed(spent, "map the label", data.map_label, raw)
+            sample: Any = (
+                tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
+                tv_tensors.Mask(torch.from_numpy(label)),
+            )
+            for transform in transforms:
+                sample = _timed(spent, type(transform).__name__, transform, *sample)
+            _timed(spent, "label to int64", F.to_dtype, sample[1], torch.int64)
+        passes.append({name: seconds / len(data) for name, seconds in spent.items()})
+    return {name: statistics.median(one[name] for one in passes) for name in passes[0]}
+
+
+def _timed(spent: dict[str, float], name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    start = time.perf_counter()
+    result = function(*arguments)
+    spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+    return result
+
+
+def _median(repeat: int, run: Callable[[int], Any]) -> float:
+    seconds = []
+    for number in range(repeat):
+        start = time.perf_counter()
+        run(number)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _in_workers(images: SeededImages, count: int, workers: int) -> float:
+    """Seconds per image of `count` images from a DataLoader, its start excluded."""
+    order = DrawOrder(len(images), count + workers, 1, 1, 0, 1, seed=0)
+    batches = iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=collate, prefetch_factor=1))
+    for _ in range(workers):
+        next(batches)
+    start = time.perf_counter()
+    delivered = sum(1 for _ in batches)
+    return (time.perf_counter() - start) / delivered

@@ -88,9 +88,7 @@ def relative_error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     return worst
 
 
-def _time(
-    cases: Sequence[Case], rows: dict[str, Row], device: torch.device, repeat: int, overall: str | None
-) -> None:
+def _time(cases: Sequence[Case], rows: dict[str, Row], device: torch.device, repeat: int, overall: str | None) -> None:
     inner = {}
     for case in cases:  # the last warm-up run tells how many runs make a sample
         with torch.set_grad_enabled(case.gradients):

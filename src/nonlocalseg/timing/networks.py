@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -78,13 +80,15 @@ def network(
     repeat: int = 5,
     model: str = "ann",
     backbone: str = "resnet50c",
-    compiled: bool = True,
+    compiled: bool | None = None,
     **options: Any,
 ) -> Table:
     """ANN's Table 2 for one of our models on one image: in every form in which it can be run.
 
-    `--fast` is what `models/speed.py` chooses on this device. compiled: compile one form too, which takes minutes.
+    `--fast` is what `models/speed.py` chooses on this device. compiled: measure the compiled form too, whose first run
+    takes minutes; by default where there is a C++ compiler.
     """
+    compiled = shutil.which(os.environ.get("CXX", "g++")) is not None if compiled is None else compiled
     plain = drawn_model(model, backbone, auxiliary=False, **options).to(device)
     image = torch.rand(1, 3, *size, device=device)
     cases = _network_cases(plain, image, device, compiled)
@@ -100,6 +104,7 @@ def network(
         surroundings(device),
         (
             "Memory: beyond weights and image. Error: relative to the first row. Published: one 2048x1024 image, all memory.",
+            *([] if compiled else ["The compiled form is left out: it needs a C++ compiler."]),
         ),
     )
 
@@ -122,9 +127,7 @@ def _network_cases(plain: Segmenter, image: Tensor, device: torch.device, compil
     ]
     if compiled:
         optimised: Callable[..., Any] = torch.compile(folded_last)
-        cases.append(
-            Case("folded, channels_last, compiled", lambda: optimised(last)["out"], first, counted=False)
-        )
+        cases.append(Case("folded, channels_last, compiled", lambda: optimised(last)["out"], first, counted=False))
     fast = speed_up(plain, device)
     if compiled or "compiled" not in fast.choices:
         name = "--fast: " + ", ".join(choice.partition(" (")[0] for choice in fast.choices)

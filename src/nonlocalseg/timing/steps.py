@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nonlocalseg.models.presets import create_model
 from nonlocalseg.timing.measuring import Case, compare, surroundings
@@ -66,12 +66,12 @@ def train_step(
         ]
         rows += compare(cases, device, repeat)
     for row in rows:
-        row["images per second"] = batch_size / row["seconds"]
+        row["images_per_second"] = batch_size / row["seconds"]
     return Table(
         f"One training step on {backbone}, {batch_size} crops of {size[0]}x{size[1]}, SGD, OHEM, auxiliary loss",
         {
             "name": "",
-            "images per second": "images/s",
+            "images_per_second": "images/s",
             "seconds": "step",
             "ratio": "faster by",
             "multiply_adds": "multiply-adds",
@@ -79,7 +79,9 @@ def train_step(
         },
         rows,
         surroundings(device),
-        ("Memory: beyond weights, gradients, momentum and images. mmsegmentation: python -m benchmarks.mmsegmentation.",),
+        (
+            "Memory: beyond weights, gradients, momentum and images. mmsegmentation: python -m benchmarks.mmsegmentation.",
+        ),
     )
 
 
@@ -96,7 +98,9 @@ def step(
     return stepper(module, {"image": images, "label": labels}, form.precision)
 
 
-def stepper(module: SegmentationTraining, batch: dict[str, Tensor], precision: torch.dtype | None) -> Callable[[], Tensor]:
+def stepper(
+    module: SegmentationTraining, batch: dict[str, Tensor], precision: torch.dtype | None
+) -> Callable[[], Tensor]:
     optimizer = module.configure_optimizers()["optimizer"]
     kind = batch["image"].device.type
 
@@ -111,5 +115,3 @@ def stepper(module: SegmentationTraining, batch: dict[str, Tensor], precision: t
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     return run
-
-

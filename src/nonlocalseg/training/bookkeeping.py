@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ class Checkpoints(lightning.Callback):
             if trainer.is_global_zero:
                 module.evaluated.save_pretrained(self.folder / "model")
         last = self.folder / "checkpoints" / "last.ckpt"
-        with writing(last) as temporary:
-            trainer.save_checkpoint(temporary)  # every process must call it
+        with writing(last) if trainer.is_global_zero else nullcontext(last) as path:
+            trainer.save_checkpoint(path)  # every process must call it; the first one writes
         if better and trainer.is_global_zero:
             with writing(last.with_name("best.ckpt")) as temporary:
                 shutil.copyfile(last, temporary)

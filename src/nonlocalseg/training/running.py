@@ -157,7 +157,7 @@ def train(
     else:
         plan = resolve(recipe, given)
     plan = _on_this_machine(_with_saved_model(plan, given))
-    console = Console(quiet=not progress)
+    console = Console(quiet=not progress or rank_zero_only.rank > 0)
     with _quiet_lightning():
         return _run(plan, _run_folder(plan, out, resume), resume is not None, console)
 
