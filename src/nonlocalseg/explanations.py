@@ -60,7 +60,7 @@ class RegionAttention:
         else:
             place = f"x {left}-{right}, y {top}-{bottom}"
         name = "padding" if found == VOID else classes[found]
-        return f"{100 * float(self.weights[index]):.1f} %  {name}  ({place})"
+        return f"{100 * float(self.weights[index]):.2g} %  {name}  ({place})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,17 @@ def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: tuple[int, 
     }
     local = _local_attention(model.head, collected) if "distribute" in collected else None
     mask = _cropped(collected["mask"][0], collected.size, (height, width)) if "mask" in collected else None
-    return Explanation(array, (x, y), prediction, model.classes, model.palette, attention, local, mask, dict(zip(scores, masks, strict=True)))
+    return Explanation(
+        array,
+        (x, y),
+        prediction,
+        model.classes,
+        model.palette,
+        attention,
+        local,
+        mask,
+        dict(zip(scores, masks, strict=True)),
+    )
 
 
 def feature_components(

@@ -24,3 +24,16 @@ def test_scores_stay_within_the_precision(monkeypatch, bfloat16):
     assert any(("bfloat16" if bfloat16 else "float32") in choice for choice in fast.choices)
     assert (fast.classes, fast.palette, fast.num_classes) == (model.classes, model.palette, 5)
     assert not model.folded
+
+
+def test_evaluation_says_what_it_chose(tmp_path):
+    from nonlocalseg.training.evaluation import evaluate
+
+    model = small("fcn", classes=9).eval()
+    options = {"data": "synthetic", "split": "test", "data_options": {"length": 2, "size": (64, 256)}, "workers": 0}
+    plain = evaluate(model, **options, progress=False)
+    fast = evaluate(model, **options, fast=True, progress=False)
+    assert fast.settings["fast"][0] == "folded"
+    assert abs(fast.scores.pixel_accuracy - plain.scores.pixel_accuracy) < 0.1
+    with pytest.raises(ValueError, match="leave out --precision"):
+        evaluate(model, **options, fast=True, precision="bf16", progress=False)

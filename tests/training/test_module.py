@@ -54,7 +54,7 @@ def test_optimizers(model):
 
 
 def test_frozen_backbone(model):
-    module = SegmentationTraining(model, replace(PHASE, frozen_backbone=True), 0).train()
+    module = SegmentationTraining(model, replace(PHASE, frozen_backbone=True), 0)
     assert not model.backbone.training
     assert model.head.training
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
@@ -64,10 +64,13 @@ def test_frozen_backbone(model):
         for p in g["params"]
     )
     assert module.training
+    module.eval()
+    module.train()
+    assert not model.backbone.training
 
 
 def test_frozen_batch_norm(model):
-    SegmentationTraining(model, replace(PHASE, frozen_batchnorm=True), 0).train()
+    SegmentationTraining(model, replace(PHASE, frozen_batchnorm=True), 0)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training or norm.weight.requires_grad for norm in norms)

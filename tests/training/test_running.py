@@ -190,6 +190,20 @@ def test_checkpointing_saves_memory(backbone):
     assert kept(True) < 0.8 * kept(False)
 
 
+def test_frozen_parts_stay_as_they_are(run):
+    """Also after a validation, which switches modes."""
+    old = run("old", steps=1, val_split="none")
+    start = old.model
+    options = {"init_from": str(old.folder), "val_every": 1, "steps": 3, "rate": 0.1}
+    for frozen, kept in (("frozen_batchnorm", "running_mean"), ("frozen_backbone", "backbone.")):
+        done = run(frozen, **options, **{frozen: True})
+        after = weights(done.folder)
+        for name, value in start.state_dict().items():
+            if kept in name:
+                assert torch.equal(value, after[f"model.{name}"]), (frozen, name)
+        assert not torch.equal(start.state_dict()["head.classifier.weight"], after["model.head.classifier.weight"])
+
+
 def test_half_precision_trains(run):
     done = run(precision="bf16", steps=2)
     assert all(torch.isfinite(value).all() for value in done.model.state_dict().values())

@@ -70,7 +70,10 @@ def explain(
     place = pixel if pixel is not None else (pixels.shape[1] // 2, pixels.shape[0] // 2)
     networks = {name: nls.from_pretrained(path).to(where) for name, path in _names([model, *(compare or ())]).items()}
     if backbone_weights is not None:
-        networks_of_features = {**networks, Path(backbone_weights).stem: _with_backbone(model, backbone_weights).to(where)}
+        networks_of_features = {
+            **networks,
+            Path(backbone_weights).stem: _with_backbone(model, backbone_weights).to(where),
+        }
     else:
         networks_of_features = networks
     found = {name: nls.explain(network, pixels, place) for name, network in networks.items()}
@@ -144,9 +147,7 @@ class _Drawing:
         means = {name: e.mask.mean(0) for name, e in self.found.items() if e.mask is not None}
         if not means:
             return []
-        figure = drawing.masks_picture(
-            self._image, means, "Masks of LDv1", "mean of the mask M over channels (0 to 1)"
-        )
+        figure = drawing.masks_picture(self._image, means, "Masks of LDv1", "mean of the mask M over channels (0 to 1)")
         return self._save(figure, "masks", svg=True)
 
     def stages(self) -> list[Path]:
@@ -159,9 +160,7 @@ class _Drawing:
                 shown["final prediction"] = explanation.prediction
                 title = f"{name}: what linear heads read from each step"
                 written += self._save(
-                    drawing.comparison(
-                        self._image, shown, explanation.classes, explanation.palette, self.truth, title
-                    ),
+                    drawing.comparison(self._image, shown, explanation.classes, explanation.palette, self.truth, title),
                     f"stages-{name}",
                 )
         return written
@@ -185,7 +184,10 @@ class _Drawing:
         )
         figure = drawing.features_picture(
             self._image,
-            {name: {f"stage {stage}": part for stage, part in parts.items()} for name, parts in seen.components.items()},
+            {
+                name: {f"stage {stage}": part for stage, part in parts.items()}
+                for name, parts in seen.components.items()
+            },
             {name: {f"stage {stage}": part for stage, part in parts.items()} for name, parts in seen.shares.items()},
             "Features of the backbone's stages",
             f"{note}; a colour's range is two standard deviations to either side of the mean.",
@@ -209,7 +211,9 @@ class _Drawing:
         first = next(iter(self.found.values()))
         for name, explanation in self.found.items():
             if explanation.classes != first.classes:
-                raise ValueError(f"--compare: {name} has other classes than the first model; compare models of one data set")
+                raise ValueError(
+                    f"--compare: {name} has other classes than the first model; compare models of one data set"
+                )
         return {name: e.prediction.numpy() for name, e in self.found.items()}, first.classes, first.palette
 
     def _save(self, picture: object, name: str, svg: bool = False) -> list[Path]:

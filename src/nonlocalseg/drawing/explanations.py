@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from nonlocalseg.drawing.palettes import IGNORE, RIGHT, UNSCORED, WHITE, WRONG, Palette, error_map, from_lab, overlay, shades
+from nonlocalseg.drawing.palettes import (
+    IGNORE,
+    RIGHT,
+    UNSCORED,
+    WHITE,
+    WRONG,
+    Palette,
+    error_map,
+    from_lab,
+    overlay,
+    shades,
+)
 from nonlocalseg.drawing.pictures import marked, montage, with_legend
 
 if TYPE_CHECKING:
@@ -42,26 +53,28 @@ def anchors_picture(
     weight, box, level = np.asarray(weights, np.float64), np.asarray(boxes, np.float64), np.asarray(levels)
     present = sorted(set(level.tolist()))
     columns = 1 + math.ceil(len(present) / 2)
-    figure, grid = _figure(image, columns, 2 if len(present) > 1 or listed else 1, title)
+    one_row = len(present) == 1
+    figure, grid = _figure(image, columns, 1 if one_row else 2, title, 0.25 + 0.2 * len(listed) if one_row else 0)
     photograph = figure.add_subplot(grid[0, 0])
     _show(photograph, image, f"pixel x = {pixel[0]}, y = {pixel[1]}", pixel)
     for rank, (index, _) in enumerate(listed, 1):
-        _outline(photograph, box[index], str(rank))
-    if listed:
-        _list(figure.add_subplot(grid[1, 0]), [text for _, text in listed])
-    top, panels = float(weight.max()), []
+        if level[index]:  # single positions are too small for a number
+            _outline(photograph, box[index], str(rank))
+    _list(figure.add_subplot(grid[1, 0]), [text for _, text in listed])
+    low, high = float(weight.min()), float(weight.max())
+    panels = []
     for number, n in enumerate(present):
         chosen = level == n
         row, column = divmod(number, columns - 1)
         axes = figure.add_subplot(grid[row, 1 + column])
-        values = _painted(image, box[chosen], weight[chosen] / top)
+        values = _painted(image, box[chosen], _shares(weight[chosen], low, high))
         share = f"{100 * weight[chosen].sum():.1f} % of the attention"
         _show(axes, image, f"all positions: {share}" if n == 0 else f"{n} × {n} cells: {share}", pixel, values)
         if n:
             for cell in box[chosen]:
                 _outline(axes, cell)
         panels.append(axes)
-    _bar(figure, panels, 0, 100 * top, f"weight of one region in % (evenly spread: {100 / len(weight):.2g} %)")
+    _bar(figure, panels, 100 * low, 100 * high, f"weight of a region in %\n(evenly spread: {100 / len(weight):.2g} %)")
     return figure
 
 
@@ -73,36 +86,37 @@ def local_picture(
     inside: ArrayLike,
     title: str = "Local affinity",
 ) -> Figure:
-    """The weights [k, k] that `pixel` gives to its neighbours, in the image and as a table of percentages.
+    """The weights [k, k] that `pixel` gives to its neighbours: where they lie, from near, and as a table of percentages.
 
     boxes: [k, k, 4] left, top, right, bottom in pixels. inside: [k, k] bool, false for neighbours outside the feature
     map, which are hatched in the table.
     """
+    from matplotlib.patches import Rectangle
+
     weight, box, within = np.asarray(weights, np.float64), np.asarray(boxes, np.float64), np.asarray(inside, bool)
-    figure, grid = _figure(image, 2, 1, title)
-    top = float(weight.max())
-    left = figure.add_subplot(grid[0, 0])
-    values = _painted(image, box[within], weight[within] / top)
-    _show(left, image, f"neighbours of x = {pixel[0]}, y = {pixel[1]}", pixel, values)
-    for cell in box[within]:
-        _outline(left, cell)
-    table = figure.add_subplot(grid[0, 1])
-    table.imshow(shades(weight / top))
-    table.set_title("weights in %, as they lie around the pixel", fontsize=10)
-    table.set_xticks([])
-    table.set_yticks([])
+    figure, grid = _figure(image, 3, 1, title)
+    low, high = float(weight.min()), float(weight.max())
+    whole, near, table = (figure.add_subplot(grid[0, column]) for column in range(3))
+    left, top, right, bottom = frame = _surroundings(image, box[within])
+    _show(whole, image, f"pixel x = {pixel[0]}, y = {pixel[1]}", pixel)
+    _outline(whole, np.array(frame), "near")
+    close, corner = image[top:bottom, left:right], np.array([left, top, left, top])
+    values = _painted(close, box[within] - corner, _shares(weight[within], low, high))
+    _show(near, close, "its neighbours from near", (pixel[0] - left, pixel[1] - top), values)
+    for cell in box[within] - corner:
+        _outline(near, cell)
+    table.imshow(shades(_shares(weight, low, high)))
+    _bare(table, "weights in %, as they lie")
     for (row, column), value in np.ndenumerate(weight):
-        ink = "white" if value > 0.55 * top else "black"
+        ink = "white" if _shares(value, low, high) > 0.45 else "black"
         size = max(5, 11 - len(weight) // 3)
         table.text(column, row, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=size)
         if not within[row, column]:
-            from matplotlib.patches import Rectangle
-
             style: dict[str, Any] = {"fill": False, "hatch": "///", "edgecolor": "grey", "linewidth": 0}
             table.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **style))
     if not within.all():
         table.set_xlabel("hatched: outside the feature map")
-    _bar(figure, [left, table], 0, 100 * top, "weight in %")
+    _bar(figure, [near, table], 100 * low, 100 * high, f"weight in % (evenly spread: {100 / weight.size:.2g} %)")
     return figure
 
 
@@ -115,7 +129,7 @@ def masks_picture(image: np.ndarray, masks: Mapping[str, ArrayLike], title: str,
     panels = []
     for column, (name, values) in enumerate(maps.items(), 1):
         axes = figure.add_subplot(grid[0, column])
-        axes.imshow(shades((values - low) / max(high - low, 1e-12)), extent=_extent(image), interpolation="nearest")
+        axes.imshow(shades(_shares(values, low, high)), extent=_extent(image), interpolation="nearest")
         _bare(axes, f"{name}\n{values.min():.3f} to {values.max():.3f}")
         panels.append(axes)
     _bar(figure, panels, low, high, label)
@@ -226,6 +240,19 @@ def _figure(image: np.ndarray, columns: int, rows: int, title: str, foot: float 
     return figure, figure.add_gridspec(len(heights), columns, height_ratios=heights)
 
 
+def _shares(values: ArrayLike, low: float, high: float) -> np.ndarray:
+    """0 at `low`, 1 at `high`."""
+    return (np.asarray(values) - low) / max(high - low, 1e-12)
+
+
+def _surroundings(image: np.ndarray, boxes: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the part of the image that holds the boxes and a margin."""
+    margin = 0.1 * float(np.ptp(boxes, axis=0).max()) + 4
+    left, top = (max(0, math.floor(side - margin)) for side in boxes[:, :2].min(0))
+    right, bottom = (math.ceil(side + margin) for side in boxes[:, 2:].max(0))
+    return left, top, min(right, image.shape[1]), min(bottom, image.shape[0])
+
+
 def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
     return 0, image.shape[1], image.shape[0], 0
 
@@ -248,7 +275,9 @@ def _painted(image: np.ndarray, boxes: np.ndarray, values: np.ndarray) -> np.nda
     return painted
 
 
-def _show(axes: Any, image: np.ndarray, title: str, pixel: Pixel | None = None, values: np.ndarray | None = None) -> None:
+def _show(
+    axes: Any, image: np.ndarray, title: str, pixel: Pixel | None = None, values: np.ndarray | None = None
+) -> None:
     """The photograph, or `values` over a pale grey one, with a cross at the pixel."""
     picture = _small(image)
     if values is not None:

@@ -12,7 +12,15 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from nonlocalseg.drawing.palettes import (
-    IGNORE, INK, RIGHT, UNSCORED, WHITE, WRONG, Palette, error_map, overlay,
+    IGNORE,
+    INK,
+    RIGHT,
+    UNSCORED,
+    WHITE,
+    WRONG,
+    Palette,
+    error_map,
+    overlay,
 )
 
 SMALLEST_TEXT = 14  # pixels

@@ -23,6 +23,8 @@ from nonlocalseg.files import write_text, writing
 from nonlocalseg.inference import check_options, evaluating, infer
 from nonlocalseg.metrics import Scores, bootstrap_mean_iou, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.training.datamodule import open_data
 from nonlocalseg.training.recipes import Phase
 
@@ -74,6 +76,7 @@ def evaluate(
     flip: bool = False,
     average: Literal["probabilities", "logits"] = "probabilities",
     precision: Literal["32", "bf16", "16"] = "32",
+    fast: bool = False,
     data_options: Mapping[str, Any] | None = None,
     device: str | None = None,
     workers: int | None = None,
@@ -97,6 +100,7 @@ def evaluate(
         flip: see every image mirrored as well.
         average: what is averaged over windows, scales and flips.
         precision: 32, bf16 or 16.
+        fast: the fastest form of the model on this device, which may mean half precision; it says what it chose.
         data_options: further options of the data set.
         device: cpu, cuda, ...; by default a GPU where there is one.
         workers: processes that read images.
@@ -114,6 +118,11 @@ def evaluate(
         options["average"] = "logits"  # one pass: nothing to average
     half = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
     network.to(where)
+    chosen: dict[str, Any] = {"precision": precision}
+    if fast:
+        network = _sped_up(network, where, precision)
+        chosen = {"fast": list(network.choices)}
+        Console(quiet=not progress, stderr=True).print(f"fast: {', '.join(network.choices)}", highlight=False)
     rows, confusions, seconds = [], [], 0.0
     loader = DataLoader(
         _Read(parts), batch_size=None, num_workers=min(4, os.cpu_count() or 1) if workers is None else workers
@@ -143,10 +152,18 @@ def evaluate(
         "data": data,
         "split": split,
     }
-    result = _collect(confusions, rows, classes, seconds, settings | options | {"precision": precision})
+    result = _collect(confusions, rows, classes, seconds, settings | options | chosen)
     if out is not None:
         result.write(out)
     return result
+
+
+def _sped_up(network: nn.Module, device: torch.device, precision: str) -> SpedUp:
+    if precision != "32":
+        raise ValueError("--fast chooses the precision itself: leave out --precision")
+    if not isinstance(network, Segmenter):
+        raise ValueError("--fast is for models of this library")
+    return speed_up(network, device)
 
 
 class _Read(Dataset):

@@ -75,6 +75,7 @@ class SegmentationTraining(lightning.LightningModule):
         self._skipped = 0
         for module in self._frozen():
             module.requires_grad_(False)
+        self.train()  # Lightning does not call it before the first step
 
     @property
     def evaluated(self) -> nn.Module:
