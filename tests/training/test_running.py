@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ def test_run_folder(run):
     assert done.miou == pytest.approx(max(float(row["miou"]) for row in validated), rel=1e-5)
     assert float(validated[0]["iou/sky"]) >= 0
     assert any(float(row["loss"]) > 0 and float(row["images_per_second"]) > 0 for row in rows if row["loss"])
+    assert float(rows[-2]["rate"]) == pytest.approx(1e-3 * (1 / 6) ** 0.9, rel=1e-4)  # of the last step that was done
     assert done.step == 6
     assert nls.from_pretrained(done.folder).classes == done.model.classes
     assert any((done.folder / "tensorboard").iterdir())
@@ -342,3 +345,20 @@ def test_phases_follow_each_other(tmp_path, small, run):
     written = (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns
     train(resume=tmp_path / "two", progress=False)
     assert (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, small):
+    """The same images per step, batch norm apart, give the same weights on two devices as on one."""
+    details = {"dropout": 0.0, "auxiliary_dropout": 0.0, "channels": 16, "auxiliary_channels": 16}
+    small.update(model="fcn", model_options=details, scale=(1.0, 1.0), ohem=False, frozen_batchnorm=True, ema=0.9)
+    one = train(out=tmp_path / "one", **small, devices=1)
+    options = small | {"devices": 2, "out": str(tmp_path / "two")}
+    script = tmp_path / "script.py"
+    script.write_text(f"from nonlocalseg.training.running import train\ntrain(**{options!r})\n")
+    subprocess.run([sys.executable, script], check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    first, second = weights(one.folder), weights(tmp_path / "two")
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5)
+    columns = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("one", "two")]
+    assert columns[0][-1]["miou"] == columns[1][-1]["miou"]

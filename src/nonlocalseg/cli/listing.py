@@ -118,7 +118,7 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
                 [f"{phase.steps:,}" for phase in phases],
                 [str(phase.batch_size) for phase in phases],
                 [f"{phase.crop[0]}x{phase.crop[1]}" for phase in phases],
-                [f"{one.metric} {one.value} ({one.table})" for one in recipe.published],
+                [f"{one.metric} {one.value} ({one.table}; {one.inference})" for one in recipe.published],
             )
             table.add_row(recipe.name, *("\n".join(column) for column in columns))
             notes |= {recipe.notes: None} if recipe.notes else {}

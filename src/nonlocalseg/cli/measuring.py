@@ -90,7 +90,7 @@ def _measurements(
     if what == "block":
         sizes = ((96, 96), (256, 128)) if size is None else (size,)
         return [
-            (f"blocks on {h}x{w} positions", lambda h=h, w=w: timing.blocks((h, w), device, repeat)) for h, w in sizes
+            (f"blocks on {h}x{w} positions", lambda h=h, w=w: timing.block((h, w), device, repeat)) for h, w in sizes
         ]
     if what == "operations":
         return [(what, lambda: timing.operations(size or (256, 128), device, repeat))]

@@ -19,6 +19,7 @@ def train(
     val_fraction: float | None = None,
     model_options: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
     **options: Any,
 ) -> None:
     """Train a model on a data set, from a recipe or from the options alone.
@@ -36,22 +37,24 @@ def train(
         val_fraction: for --data folder with one folder of images: the share that is kept for validation.
         model_options: further options of the model, such as key_channels=128.
         data_options: further options of the data set, such as length=200.
+        dry_run: print the plan (model, one batch, schedule, arithmetic, GPU memory) and train nothing.
 
     Examples:
         nonlocalseg train synthetic/ann-resnet10t --steps 100
         nonlocalseg train --data folder --root my-images --model ann --backbone resnet18 --steps 2000 --crop 320 480
         nonlocalseg train camvid/ann-resnet50c --root CamVid --batch-size 4 --out runs/camvid
+        nonlocalseg train cityscapes/galdv2-resnet101s --dry-run
         nonlocalseg train --resume runs/camvid
         nonlocalseg train runs/camvid/recipe.yaml --seed 1
         nonlocalseg train --data folder --root my-images --init-from runs/camvid
     """
     named = {"wiring": wiring, "output_stride": output_stride, "stage_heads": stage_heads or None}
-    run = train_function()(
+    run = (dry_run_function() if dry_run else train_function())(
         model_options=_merged(model_options, named),
         data_options=_merged(data_options, {"val_fraction": val_fraction}),
         **options,
     )
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes, the first speaks
+    if dry_run or os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes, the first speaks
         return
     console = output()
     if run.miou is not None:
@@ -125,6 +128,12 @@ def train_function() -> Callable[..., Any]:
     from nonlocalseg.training.running import train
 
     return train
+
+
+def dry_run_function() -> Callable[..., Any]:
+    from nonlocalseg.training.planning import dry_run
+
+    return dry_run
 
 
 def evaluate_function() -> Callable[..., Any]:

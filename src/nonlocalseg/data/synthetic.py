@@ -4,7 +4,7 @@ A strip of landscape. At one end stands a signal with two lamps; at the other en
 while the upper lamp is red and ice while it is blue; a green field is grass while the lower lamp is yellow and crop
 while it is violet. The two readings of a field are drawn alike, pixel for pixel, and every field pixel is at least half
 the image's width away from every signal pixel: what a network sees within that distance says nothing about its class.
-Everything else can be told from a few pixels around it; poles (2 to 5 pixels wide) and discs (4 to 7 pixels in radius)
+Everything else can be told from a few pixels around it; poles (3 to 7 pixels wide) and discs (5 to 9 pixels in radius)
 are lost by networks that smooth too much.
 """
 
@@ -25,7 +25,7 @@ LOCAL = (SKY, GROUND, POLE, DISC, SIGNAL)
 FAR = (WATER, ICE, GRASS, CROP)
 
 LAMPS = {WATER: (225, 45, 40), ICE: (40, 90, 235), GRASS: (250, 205, 40), CROP: (165, 60, 215)}
-LENGTHS = {"train": 800, "val": 100, "test": 200}
+LENGTHS = {"train": 800, "val": 50, "test": 200}
 
 
 class Synthetic(SegmentationDataset):
@@ -103,7 +103,7 @@ def draw_scene(
     drawn = int(generator.choice((WATER, ICE))), int(generator.choice((GRASS, CROP)))
     canvas.readings = dict(zip((WATER, GRASS), drawn if readings is None else readings, strict=True))
     horizon = _landscape(canvas)
-    signal_end = round(width * 0.02) + round(height * 0.22)  # the signal stays left of this column
+    signal_end = round(width * 0.02) + round(33 * canvas.unit)  # the signal stays left of this column
     _fields(canvas, horizon, signal_end + (width + 1) // 2)
     _objects(canvas, horizon, signal_end)
     _signal(canvas, signal_end)
@@ -120,7 +120,7 @@ class _Canvas:
     def __init__(self, generator: np.random.Generator, height: int, width: int) -> None:
         self.generator = generator
         self.height, self.width = height, width
-        self.unit = height / 96
+        self.unit = min(height / 96, width / 256)
         self.image = np.zeros((height, width, 3), np.float32)
         self.label = np.zeros((height, width), np.uint8)
         self.readings: dict[int, int] = {}  # what a blue (WATER) and a green (GRASS) field are in this scene
@@ -197,14 +197,14 @@ def _objects(canvas: _Canvas, horizon: np.ndarray, left: int) -> None:
     """Poles and discs anywhere right of `left`, behind nothing."""
     generator, unit = canvas.generator, canvas.unit
     margin = round(6 * unit)
-    for column in generator.integers(left + margin, canvas.width - margin, generator.integers(5, 10)):
+    for column in generator.integers(left + margin, canvas.width - margin, generator.integers(4, 8)):
         foot = min(int(horizon[column] + generator.uniform(6, 40) * unit), canvas.height - 1)
         head = max(int(foot - generator.uniform(30, 55) * unit), 2)
-        thickness = max(round(generator.uniform(2, 5) * unit), 1)
+        thickness = max(round(generator.uniform(2.5, 7) * unit), 1)
         coverage = np.ones((foot - head, thickness), np.float32)
         canvas.paint(head, int(column), coverage, (52, 50, 56), POLE)
-    for _ in range(generator.integers(6, 12)):
-        radius = max(generator.uniform(3.5, 7) * unit, 1.2)
+    for _ in range(generator.integers(4, 9)):
+        radius = max(generator.uniform(4.5, 9) * unit, 1.2)
         x = generator.uniform(left + margin, canvas.width - margin)
         y = generator.uniform(margin, canvas.height - margin)
         _disc(canvas, x, y, radius, (238, 122, 38), DISC)
@@ -213,13 +213,13 @@ def _objects(canvas: _Canvas, horizon: np.ndarray, left: int) -> None:
 def _signal(canvas: _Canvas, right: int) -> None:
     """A dark board with the two lamps, left of column `right`; all of it is class signal."""
     unit, generator = canvas.unit, canvas.generator
-    board_height, board_width = round(44 * unit), round(20 * unit)
+    board_height, board_width = round(66 * unit), round(31 * unit)
     top = int(generator.uniform(0.1, 0.9) * (canvas.height - board_height))
     left = int(generator.integers(0, right - board_width + 1))
     canvas.paint(top, left, np.ones((board_height, board_width), np.float32), (38, 36, 44), SIGNAL)
     x = left + board_width / 2 - 0.5
-    for y, look in ((11.5, WATER), (32.5, GRASS)):
-        _disc(canvas, x, top + y * unit - 0.5, 8.5 * unit, LAMPS[canvas.readings[look]], SIGNAL)
+    for y, look in ((17, WATER), (49, GRASS)):
+        _disc(canvas, x, top + y * unit - 0.5, 13.5 * unit, LAMPS[canvas.readings[look]], SIGNAL)
 
 
 def _colour(red: int, green: int, blue: int) -> np.ndarray:

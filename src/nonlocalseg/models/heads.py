@@ -180,9 +180,10 @@ class GALDHead(nn.Module):
         return x
 
     def _aggregate(self, x: Tensor, collect: Collect) -> Tensor:
-        half = isinstance(self.aggregate, HalfResolution)
-        if hasattr(self.aggregate.block if half else self.aggregate, "attention"):
-            size = self.aggregate.halved(*x.shape[-2:]) if half else None
+        block, size = self.aggregate, None
+        if isinstance(block, HalfResolution):
+            block, size = block.block, block.halved(x.shape[2], x.shape[3])
+        if hasattr(block, "attention"):
             _collect_weights(collect, "aggregate", self.aggregate, x, size)
         return self.aggregate(x)
 

@@ -49,7 +49,8 @@ class Segmenter(nn.Module):
                     f"{name} needs stage {missing[0]}, but the backbone returns stages {sorted(backbone.channels)} only"
                 )
         self.backbone, self.head, self.auxiliary = backbone, head, auxiliary
-        self.classes, self.palette = tuple(classes), tuple(tuple(colour) for colour in palette)
+        self.classes = tuple(classes)
+        self.palette = tuple((red, green, blue) for red, green, blue in palette)
         self.align_corners = align_corners
         self.config = config
         self.folded = False

@@ -4,7 +4,7 @@
 `steps` and `loading` say what is compared, `published` what the papers measured.
 """
 
-from nonlocalseg.timing.blocks import blocks, local_attention, operations
+from nonlocalseg.timing.blocks import block, local_attention, operations
 from nonlocalseg.timing.loading import loader
 from nonlocalseg.timing.measuring import Case, compare
 from nonlocalseg.timing.networks import distribution, head, network
@@ -14,7 +14,7 @@ from nonlocalseg.timing.tables import Table
 __all__ = [
     "Case",
     "Table",
-    "blocks",
+    "block",
     "compare",
     "distribution",
     "head",

@@ -17,34 +17,33 @@ from nonlocalseg.blocks.attention import Attention
 from nonlocalseg.blocks.local_attention import local_attention as attend_locally
 from nonlocalseg.blocks.non_local import APNB, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, Sampling
-from nonlocalseg.timing.measuring import Case, compare, surroundings, synchronise
+from nonlocalseg.timing.measuring import Case, compare, free_memory, surroundings, synchronise
 from nonlocalseg.timing.published import table_1
 from nonlocalseg.timing.tables import COMPARISON, Row, Table
 
 PAPER = {"embedding": "conv", "share": False, "scaled": False, "output": "cat"}
 """Eq. 1-11 as they stand: bare 1x1 convolutions, no scale, no convolution behind the concatenation."""
-SIZES = ((96, 96), (256, 128))
 NB, OUR_NB, LITERAL, OURS = "NB, literal", "NB, ours", "APNB, literal", "APNB, ours"
 
 
-def blocks(
-    size: tuple[int, int],
-    device: torch.device,
-    repeat: int = 5,
-    channels: int = 2048,
-    key_channels: int = 256,
-    full: bool = True,
+def block(
+    size: tuple[int, int], device: torch.device, repeat: int = 5, channels: int = 2048, key_channels: int = 256
 ) -> Table:
     """ANN's Table 1 at one size of the feature map: literal equations and ours, the published figures beside.
 
     Measured is the context W_o O without the final concatenation, as in the paper, then the default wiring in the same
-    way and as a whole block. full: measure the literal NB, which needs N x N matrices.
+    way and as a whole block. The literal NB is left out where its N x N matrices do not fit into memory.
     """
     x = torch.randn(1, channels, *size, device=device)
     nb, apnb = paper_pair(channels, key_channels, device)
     default = fill(APNB(channels, AverageSampling(), key_channels=key_channels)).to(device)
+    needed = matrices_bytes(x)
+    full = needed < 0.8 * free_memory(device)
+    notes = [
+        "Context alone, paper's form (bare convolutions); default: BN + ReLU keys; whole: with its output convolution.",
+        "Extra memory: beyond input and result. Error: relative to the literal form. Published: Titan Xp.",
+    ]
     cases = [
-        Case(NB, lambda: literal_context(nb, x)),
         Case(OUR_NB, lambda: nb.context(x, x), NB if full else None),
         Case(LITERAL, lambda: literal_context(apnb, x)),
         Case(OURS, lambda: apnb.context(x, x), LITERAL),
@@ -53,17 +52,23 @@ def blocks(
         Case("whole default block, literal", lambda: reference.attending_block(default, x)),
         Case("whole default block, ours", lambda: default(x), "whole default block, literal"),
     ]
-    rows = compare(cases if full else cases[1:], device, repeat, NB if full else None)
+    if full:
+        cases.insert(0, Case(NB, lambda: literal_context(nb, x)))
+    else:
+        notes.append(f"The literal NB is left out: its matrices need {needed / 1e9:.0f} GB.")
+    rows = compare(cases, device, repeat, NB if full else None)
     return Table(
         f"Non-local blocks on {size[0]}x{size[1]} positions, C = {channels}, embeddings of {key_channels}",
         {**COMPARISON, "overall_ratio": "faster than NB"},
         rows + table_1(size),
         surroundings(device),
-        (
-            "Context alone, paper's form (bare convolutions); default: BN + ReLU keys; whole: with its output convolution.",
-            "Extra memory: beyond input and result. Error: relative to the literal form. Published: Titan Xp.",
-        ),
+        tuple(notes),
     )
+
+
+def matrices_bytes(x: Tensor) -> int:
+    """What the literal NB holds at once for `[1, C, H, W]`: the N x N similarities and their softmax."""
+    return 2 * x.element_size() * (x.shape[2] * x.shape[3]) ** 2
 
 
 def paper_pair(channels: int, key_channels: int, device: torch.device) -> tuple[NonLocal, NonLocal]:

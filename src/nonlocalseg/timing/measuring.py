@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import os
 import platform
 import statistics
 import time
@@ -19,7 +20,7 @@ from torch import Tensor
 from nonlocalseg.timing.counting import multiply_adds
 from nonlocalseg.timing.tables import Row
 
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_CLEAR, _STATUS, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/meminfo")
 _SHORTEST = 0.02  # seconds that one sample takes at least
 
 
@@ -81,11 +82,11 @@ def _verify(cases: Sequence[Case], rows: dict[str, Row]) -> None:
 
 def relative_error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     """The largest difference over all pairs, each relative to the largest element of its reference."""
-    worst = 0.0
+    worst = []
     for mine, reference in zip(ours, theirs, strict=True):
         difference = (mine.detach().to(reference.dtype) - reference).abs_().amax()
-        worst = max(worst, float(difference / reference.abs().amax().clamp_min(1e-30)))
-    return worst
+        worst.append(float(difference / reference.abs().amax().clamp_min(1e-30)))
+    return math.nan if any(math.isnan(error) for error in worst) else max(worst)
 
 
 def _time(cases: Sequence[Case], rows: dict[str, Row], device: torch.device, repeat: int, overall: str | None) -> None:
@@ -156,6 +157,16 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> tuple[int | Non
         return None, None
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(result)}
     return peak, max(0, peak - sum(storages.values()))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the device's memory that are free, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if _MEMORY.exists():
+        line = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable"))
+        return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _status_bytes(field: str) -> int:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nonlocalseg.files import writing
+from nonlocalseg.training.module import poly_factor
+from nonlocalseg.training.phases import Phase
 
 LOG_EVERY = 20  # steps
 LINE_EVERY = 30.0  # seconds between lines where the output is no terminal
@@ -24,6 +26,11 @@ def clock(seconds: float) -> str:
     """1:02:03."""
     minutes, second = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
+
+
+def _rate(phase: Phase, step: int) -> float:
+    """The backbone's learning rate of the step that was just done, the `step`-th."""
+    return phase.rate * poly_factor(step - 1, phase)
 
 
 class Checkpoints(lightning.Callback):
@@ -110,7 +117,7 @@ class MetricsFile(lightning.Callback):
                 trainer,
                 {
                     "loss": float(self.loss) / self.steps,
-                    "rate": trainer.optimizers[0].param_groups[0]["lr"],
+                    "rate": _rate(pl_module.phase, step),
                     "images_per_second": self.steps * pl_module.phase.batch_size / seconds,
                 },
             )
@@ -167,7 +174,7 @@ class ProgressBar(lightning.Callback):
         self.shown = now
         pace = (now - self.started - self.validating) / (step - self.first)
         text = (
-            f"loss {float(outputs['loss']):.3f}  rate {trainer.optimizers[0].param_groups[0]['lr']:.2g}  "
+            f"loss {float(outputs['loss']):.3f}  rate {_rate(pl_module.phase, step):.2g}  "
             f"{pl_module.phase.batch_size / pace:.1f} images/s  {clock(pace * (pl_module.phase.steps - step))} left"
         )
         if self.bar:

@@ -163,9 +163,12 @@ def _montage(scenes: Synthetic, models: Mapping[str, Segmenter]) -> np.ndarray:
 def _curves(files: Mapping[str, Path]) -> np.ndarray:
     """Loss and validation mIoU of the runs whose metrics.csv are `files`, side by side."""
     panels = []
-    for column, title in (("loss", "Training loss (main + auxiliary)"), ("miou", "mIoU on the validation scenes")):
+    for column, title, unit in (
+        ("loss", "Training loss (main + 0.4 auxiliary)", "nats"),
+        ("miou", "Mean IoU on the validation scenes", "mIoU"),
+    ):
         lines = {name: _column(path, column) for name, path in files.items()}
-        panels.append(_pixels(drawing.curves(lines, title, "step", column)))
+        panels.append(_pixels(drawing.curves(lines, title, "step", unit)))
     return np.concatenate(panels, axis=1)
 
 

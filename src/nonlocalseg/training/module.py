@@ -13,27 +13,12 @@ from nonlocalseg.inference import infer
 from nonlocalseg.losses import SegmentationLoss
 from nonlocalseg.metrics import Scores, SegmentationMetric
 from nonlocalseg.training.datamodule import mix_seed
+from nonlocalseg.training.groups import parameter_groups
 from nonlocalseg.training.recipes import Phase
 
 ABSURD_NORM = 1e8
 SKIPPED_STEPS = 25
 """Steps in a row that float16's loss scaling may skip while it looks for a scale."""
-
-
-def parameter_groups(model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """Optimizer groups by rate (backbone or not) and weight decay; `multiplier` is kept beside for the log."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            multiplier = 1.0 if name.startswith("backbone.") else phase.head_rate_multiplier
-            decay = phase.weight_decay if phase.norm_decay or parameter.ndim > 1 else 0.0
-            groups.setdefault((multiplier, decay), []).append(parameter)
-    if not groups:
-        raise ValueError("every parameter is frozen: nothing is left to train")
-    return [
-        {"params": parameters, "lr": phase.rate * multiplier, "weight_decay": decay}
-        for (multiplier, decay), parameters in groups.items()
-    ]
 
 
 def poly_factor(step: int, phase: Phase) -> float:
@@ -69,6 +54,7 @@ class SegmentationTraining(lightning.LightningModule):
             auxiliary_weight=phase.auxiliary_weight,
             class_weights=phase.class_weights,
             terms=phase.terms,
+            average=phase.loss_average,  # pyright: ignore[reportArgumentType]
         )
         self.metric = SegmentationMetric(model.num_classes)  # pyright: ignore[reportArgumentType]
         self.scores: Scores | None = None

@@ -89,6 +89,10 @@ def _check_phase(phase: Phase) -> None:
         raise ValueError(f"scale is {tuple(phase.scale)}: give the smallest and the largest factor, both above 0")
     if not 0 <= phase.flip <= 1:
         raise ValueError(f"flip is {phase.flip}: give a probability between 0 and 1")
+    if phase.layer_decay is not None and not 0 < phase.layer_decay <= 1:
+        raise ValueError(f"layer_decay is {phase.layer_decay}: give a factor up to 1, for example 0.8")
+    if phase.loss_average not in (None, "valid", "all"):
+        raise ValueError(f"loss_average {phase.loss_average!r} is not one of valid, all")
     if phase.ema is not None and not 0 < phase.ema < 1:
         raise ValueError(f"ema is {phase.ema}: give a decay between 0 and 1, for example 0.999")
 
@@ -96,7 +100,8 @@ def _check_phase(phase: Phase) -> None:
 def resolve(source: str | Path | None, given: Mapping[str, Any]) -> Plan:
     """The plan of `source` (a recipe's name, a recipe.yaml, or None) with the options `given` put over it.
 
-    An option of `Phase` applies to every phase. Raises ValueError for unknown recipes, options and values.
+    An option of `Phase` applies to every phase; where the phases have several data sets, `root` is a folder that holds
+    one for each, named as the data set is. Raises ValueError for unknown recipes, options and values.
     """
     unknown = sorted(set(given) - PHASE_FIELDS - PLAN_FIELDS)
     if unknown:
@@ -114,7 +119,10 @@ def resolve(source: str | Path | None, given: Mapping[str, Any]) -> Plan:
         over_plan["model_options"] = {**start.get("model_options", {}), **over_plan["model_options"]}
     if over_plan.get("backbone_weights") or over_plan.get("init_from"):
         over_plan.setdefault("pretrained", False)
-    return Plan(phases=tuple(dataclasses.replace(phase, **over_phase) for phase in phases), **{**start, **over_plan})
+    resolved = tuple(dataclasses.replace(phase, **over_phase) for phase in phases)
+    if over_phase.get("root") is not None and len({phase.data for phase in resolved}) > 1:
+        resolved = tuple(dataclasses.replace(p, root=str(Path(over_phase["root"]) / p.data)) for p in resolved)
+    return Plan(phases=resolved, **{**start, **over_plan})
 
 
 def _start(source: str | Path | None) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def train(
     optimizer: Literal["sgd", "adamw"] | None = None,
     rate: float | None = None,
     head_rate_multiplier: float | None = None,
+    layer_decay: float | None = None,
     weight_decay: float | None = None,
     norm_decay: bool | None = None,
     power: float | None = None,
@@ -67,6 +68,7 @@ def train(
     ohem_threshold: float | None = None,
     ohem_min_kept: int | None = None,
     ohem_rule: Literal["ann", "ann_official", "gald", "mmseg", "top_k"] | None = None,
+    loss_average: Literal["valid", "all"] | None = None,
     auxiliary_weight: float | None = None,
     class_weights: Sequence[float] | None = None,
     terms: Mapping[str, float] | None = None,
@@ -97,7 +99,7 @@ def train(
     Args:
         recipe: a recipe's name (`nonlocalseg list recipes`), or the recipe.yaml of a run that is to be repeated.
         data: name of the data set (`nonlocalseg list datasets`).
-        root: folder of the data.
+        root: folder of the data; where a recipe has several data sets, the folder that holds one for each, by its name.
         model: fcn, apnb, afnb, ann, ... (`nonlocalseg list models`).
         backbone: any timm backbone with `features_only`.
         out: folder of the run; by default runs/DATA-MODEL-BACKBONE, with a number where that exists.
@@ -115,6 +117,7 @@ def train(
         optimizer: sgd (momentum 0.9) or adamw.
         rate: learning rate of the backbone.
         head_rate_multiplier: learning rate of everything else, as a multiple of `rate`.
+        layer_decay: the backbone's rate shrinks by this factor from each block to the one below, for transformers.
         weight_decay: weight decay.
         norm_decay: false spares biases and the weights of normalisation layers from weight decay.
         power: exponent of the poly schedule (1 - step/steps)^power.
@@ -125,6 +128,7 @@ def train(
         ohem_threshold: pixels whose true class has a lower probability count as hard.
         ohem_min_kept: pixels kept at least, over the batch of one device.
         ohem_rule: whose definition of OHEM.
+        loss_average: divide the loss by the valid pixels, or by all, ignored ones too; by default as the OHEM rule does.
         auxiliary_weight: weight of the auxiliary loss.
         class_weights: one weight per class.
         terms: weights of further loss terms: dice, lovasz, focal.

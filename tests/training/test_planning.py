@@ -1,0 +1,115 @@
+"""Dry runs: of every recipe, against published memory and parameters, and on data that are there."""
+
+from __future__ import annotations
+
+import pytest
+
+from nonlocalseg.cli import main
+from nonlocalseg.models.presets import create_model
+from nonlocalseg.training.planning import ASSUMED_CLASSES, dry_run
+from nonlocalseg.training.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_planned(name):
+    recipe = RECIPES[name]
+    outlooks = dry_run(name, progress=False)
+    assert len(outlooks) == len(recipe.phases)
+    for outlook, phase in zip(outlooks, recipe.phases, strict=True):
+        assert outlook.batch == (phase.batch_size, 3, *phase.crop)
+        assert outlook.cost.parameters >= outlook.cost.trained > 0
+        assert outlook.cost.multiply_adds > 1e8
+        assert outlook.rates[0][0] > 0
+        assert outlook.rates[-1][0] == pytest.approx(phase.min_rate)
+        assert all(outlook.lines())
+        if phase.data != "folder":
+            assert outlook.epochs == pytest.approx(phase.steps * phase.batch_size / outlook.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "gigabytes"),  # of one GPU, ann-model-zoo
+    [
+        ("cityscapes/ann-resnet50c-mmseg-512x1024-40k", 2, 6.0),
+        ("cityscapes/ann-resnet101c-mmseg-512x1024-40k", 2, 9.5),
+        ("cityscapes/ann-resnet50c-mmseg-769x769-40k", 2, 6.8),
+        ("cityscapes/ann-resnet101c-mmseg-769x769-40k", 2, 10.7),
+        ("ade20k/ann-resnet50c-mmseg-512x512-80k", 4, 9.1),
+        ("ade20k/ann-resnet101c-mmseg-512x512-80k", 4, 12.5),
+        ("voc2012/ann-resnet50c-mmseg-512x512-20k", 4, 6.0),
+        ("voc2012/ann-resnet101c-mmseg-512x512-20k", 4, 9.5),
+    ],
+)
+def test_memory_is_near_the_published(name, images, gigabytes):
+    (outlook,) = dry_run(name, batch_size=images, devices=1, progress=False)
+    assert sum(outlook.memory.values()) / 1e9 == pytest.approx(gigabytes, rel=0.15)
+    (half,) = dry_run(name, batch_size=images, devices=1, accumulate=2, progress=False)
+    assert half.at_once == images // 2
+    assert half.memory["activations"] * 2 == outlook.memory["activations"]
+
+
+def test_parameters_are_the_models():
+    (outlook,) = dry_run("camvid/ann-resnet18", progress=False)
+    model = create_model("ann", "resnet18", 11)
+    assert outlook.cost.parameters == outlook.cost.trained == sum(p.numel() for p in model.parameters())
+
+
+def test_frozen_parts_cost_less():
+    def planned(**options):
+        return dry_run("camvid/ann-resnet18", progress=False, **options)[0]
+
+    whole, body, norms = planned(), planned(frozen_backbone=True), planned(frozen_batchnorm=True)
+    assert body.cost.trained < norms.cost.trained < whole.cost.trained
+    assert body.cost.kept < whole.cost.kept
+    assert planned(optimizer="adamw").memory["optimizer"] == 2 * whole.memory["optimizer"]
+    assert "average" in planned(ema=0.99).memory
+    assert planned(checkpointing=True).cost.kept < whole.cost.kept
+    assert planned(precision="bf16").memory["activations"] < whole.memory["activations"]
+
+
+def test_the_plan_is_printed_and_nothing_written(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small.pop("progress")
+    (outlook,) = dry_run(**small, out=tmp_path / "run")
+    text = capsys.readouterr().out
+    assert outlook.source == "the first of the training"
+    assert (outlook.images, outlook.classes, outlook.epochs) == (6, 9, 2.0)
+    assert "6 images, 9 classes" in text
+    assert "nothing was trained" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_only_the_files_know():
+    assert dry_run("pascal_context/ann-resnet101s", progress=False)[0].classes == 60
+    options = {"background": False}
+    assert dry_run("pascal_context/ann-resnet101s", data_options=options, progress=False)[0].classes == 59
+    assert dry_run("folder/ann-resnet50c-dice", progress=False)[0].classes == ASSUMED_CLASSES
+
+
+def test_a_saved_model_is_planned_as_it_is(small, tmp_path):
+    create_model("fcn", "mobilenetv2_035", 9, channels=8, auxiliary=False).save_pretrained(tmp_path / "model")
+    small = {name: small[name] for name in ("data", "data_options", "steps", "crop", "batch_size", "progress")}
+    (outlook,) = dry_run(init_from=str(tmp_path / "model"), **small)
+    assert outlook.cost.parameters == sum(
+        p.numel() for p in create_model("fcn", "mobilenetv2_035", 9, channels=8, auxiliary=False).parameters()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"recipe": "camvid/ann-resnet18", "root": "nowhere"}, FileNotFoundError, "nowhere"),
+        ({"recipe": "camvid/ann-resnet19"}, ValueError, "camvid/ann-resnet18"),
+        ({"recipe": "camvid/ann-resnet18", "batch_size": 3, "accumulate": 2}, ValueError, "multiple of 2"),
+        ({"recipe": "camvid/ann-resnet18", "batch_size": 3, "devices": 2}, ValueError, "multiple of 2"),
+        ({"data": "camvit"}, ValueError, "camvid"),
+    ],
+)
+def test_mistakes_are_one_line(options, error, text):
+    with pytest.raises(error, match=text) as caught:
+        dry_run(**options, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_command_line(capsys):
+    assert main(["train", "synthetic/ann-resnet10t", "--dry-run", "--batch-size", "2"]) == 0
+    assert "2 x 3 x 64 x 256" in capsys.readouterr().out
