@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+# The process's mask can only be read by setting it, which is not safe between threads: so once, here.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`; renamed to `path` when the block ends without an exception.
@@ -23,9 +28,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import nonlocalseg as nls
 from nonlocalseg.cli import main
-from nonlocalseg.training.datamodule import DrawOrder, SegmentationData, SeededImages, collate
+from nonlocalseg.training.datamodule import DrawOrder, SeededImages, SegmentationData, collate
 from nonlocalseg.training.fitting import fit_phase
 from nonlocalseg.training.groups import block_depths, parameter_groups
 from nonlocalseg.training.module import SegmentationTraining, poly_factor
@@ -129,8 +129,10 @@ def test_a_root_for_several_data_sets():
 
 @pytest.mark.parametrize(
     "option",
-    ["class_weights", "class_balance", "layer_decay", "frozen_backbone", "frozen_batchnorm", "norm_decay", "terms"]
-    + ["loss_average", "gradient_clip", "warmup_steps", "min_rate"],
+    [
+        *("class_weights", "class_balance", "layer_decay", "frozen_backbone", "frozen_batchnorm", "norm_decay"),
+        *("terms", "loss_average", "gradient_clip", "warmup_steps", "min_rate"),
+    ],
 )
 def test_training_details_are_off_and_used(option):
     default = getattr(Phase(), option)

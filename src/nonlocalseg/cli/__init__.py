@@ -17,10 +17,12 @@ VERBS: dict[str, Verb] = {
     "demo": Verb(training.demo, like=training.demo_function),
     "list": Verb(listing.list_, ("what",)),
     "check-data": Verb(datasets.check_data, ("data",)),
+    "prepare": Verb(datasets.prepare, ("data",)),
     "train": Verb(training.train, ("recipe",), like=training.train_function),
     "evaluate": Verb(training.evaluate, ("model",), like=training.evaluate_function),
     "predict": Verb(prediction.predict, ("model", "paths")),
     "explain": Verb(explaining.explain, ("model", "image")),
+    "submit": Verb(datasets.submit, ("data", "model"), like=datasets.submit_function),
     "convert": Verb(conversion.convert, ("source_file",)),
     "benchmark": Verb(measuring.benchmark, ("what",)),
 }

@@ -1,15 +1,16 @@
-"""The verbs about data: check-data."""
+"""The verbs about data: check-data, prepare, submit."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nonlocalseg.cli.errors import BAD_INPUT
-from nonlocalseg.cli.terminal import check_folder, say, track
+from nonlocalseg.cli.terminal import check_device, check_folder, say, track
 
 
 def check_data(
@@ -60,10 +61,55 @@ def check_data(
     return BAD_INPUT
 
 
+def prepare(data: str, *, root: str, workers: int | None = None) -> None:
+    """Make what a data set's official download lacks for training, in parallel, and check the result.
+
+    Most data sets are read as they unpack; for them this only checks that every split is there. Label images are made
+    from Cityscapes' polygons and from PASCAL Context's JSON. Files that are there are kept, so that an interrupted run
+    goes on where it was.
+
+    Args:
+        data: name of the data set (`nonlocalseg list datasets`).
+        root: folder of the data.
+        workers: threads; by default one for each core.
+
+    Examples:
+        nonlocalseg prepare cityscapes --root Cityscapes
+        nonlocalseg prepare pascal_context --root VOC2010 --workers 8
+    """
+    from nonlocalseg.data.preparing import prepare as prepare_data
+
+    print(prepare_data(data, root, workers, lambda finished, count: track(finished, "writing", count)).text())
+
+
+def submit(data: Literal["cityscapes", "ade20k"], model: str, **options: Any) -> None:
+    """Write the archive that a benchmark's server takes: its label ids, names and sizes, read back and checked.
+
+    Args:
+        data: the benchmark.
+        model: folder of a run, a saved model, or a name on the Hugging Face hub.
+
+    Examples:
+        nonlocalseg submit cityscapes runs/city --root Cityscapes --out results.zip
+        nonlocalseg submit ade20k runs/ade --root ADEChallengeData2016 --out results.zip --scales 0.75 1.0 1.25 --flip
+    """
+    check_device(options.get("device"))
+    check_folder(Path(options["out"]).parent)
+    done = submit_function()(data, model, progress=sys.stderr.isatty(), **options)
+    score = "" if done.miou is None else f", mIoU {100 * done.miou:.2f} %"
+    print(f"{done.images} images in {done.file}{score}")
+
+
+def submit_function() -> Callable[..., Any]:
+    from nonlocalseg.submission import submit
+
+    return submit
+
+
 def _check_options(data: str, options: Mapping[str, Any]) -> None:
     """ValueError, nearest named, for a data set or an option of it that does not exist."""
     from nonlocalseg.data.catalog import DATASETS
-    from nonlocalseg.models.presets import known
+    from nonlocalseg.models.wirings import known
 
     names = inspect.signature(DATASETS[known("data set", data, DATASETS)]).parameters
     for name in options:

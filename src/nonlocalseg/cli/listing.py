@@ -109,6 +109,7 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
     from nonlocalseg.training.recipes import RECIPES
 
     table = Table("recipe", "data set", "steps", "batch", "crop", "published")
+    table.columns[0].no_wrap = True
     notes: dict[str, None] = {}
     for recipe in RECIPES.values():
         phases = recipe.phases

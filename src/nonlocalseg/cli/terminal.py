@@ -27,14 +27,17 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], label: str) -> Iterable[T]:
-    """`items` behind a progress bar on standard error; nothing is shown where that is no terminal."""
+def track(items: Iterable[T], label: str, count: int | None = None) -> Iterable[T]:
+    """`items` behind a progress bar on standard error; nothing is shown where that is no terminal.
+
+    `count` is their number where they do not know it.
+    """
     if not sys.stderr.isatty():
         return items
     from rich.console import Console
     from rich.progress import track
 
-    return track(items, label, console=Console(stderr=True), transient=True)
+    return track(items, label, count, console=Console(stderr=True), transient=True)
 
 
 def check_device(name: str | None) -> torch.device:

@@ -24,7 +24,7 @@ SKY, GROUND, POLE, DISC, SIGNAL, WATER, ICE, GRASS, CROP = range(9)
 LOCAL = (SKY, GROUND, POLE, DISC, SIGNAL)
 FAR = (WATER, ICE, GRASS, CROP)
 
-LAMPS = {WATER: (225, 45, 40), ICE: (40, 90, 235), GRASS: (250, 205, 40), CROP: (165, 60, 215)}
+LAMPS = {WATER: (230, 30, 30), ICE: (30, 80, 245), GRASS: (255, 235, 20), CROP: (120, 20, 190)}
 LENGTHS = {"train": 800, "val": 50, "test": 200}
 
 
@@ -219,7 +219,7 @@ def _signal(canvas: _Canvas, right: int) -> None:
     canvas.paint(top, left, np.ones((board_height, board_width), np.float32), (38, 36, 44), SIGNAL)
     x = left + board_width / 2 - 0.5
     for y, look in ((17, WATER), (49, GRASS)):
-        _disc(canvas, x, top + y * unit - 0.5, 13.5 * unit, LAMPS[canvas.readings[look]], SIGNAL)
+        _disc(canvas, x, top + y * unit - 0.5, 14.5 * unit, LAMPS[canvas.readings[look]], SIGNAL)
 
 
 def _colour(red: int, green: int, blue: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import nn
 from nonlocalseg.training.phases import Phase
 
 # `blocks.3`, `layer1.0`, `layers_0.blocks.1`: a block of timm's networks, with what comes before it
-BLOCK = re.compile(r".*?(?:block|layer|stage)\w*(?:\.[a-z]+)*\.\d+(?=\.)")
+BLOCK = re.compile(r".*?(?:block|layer|stage)\w*(?:\.(?!downsample)[a-z]+)*\.\d+(?=\.)")
 
 
 def parameter_groups(model: nn.Module, phase: Phase) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from nonlocalseg.data.synthetic import Synthetic
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.presets import create_model
-from nonlocalseg.training.datamodule import DrawOrder, SegmentationData, SeededImages, collate, mix_seed
+from nonlocalseg.training.datamodule import DrawOrder, SeededImages, SegmentationData, collate, mix_seed
 from nonlocalseg.training.module import SegmentationTraining, poly_factor
 from nonlocalseg.training.options import Plan, resolve
 from nonlocalseg.training.phases import Phase

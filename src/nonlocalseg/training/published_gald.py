@@ -64,7 +64,9 @@ def published_gald() -> tuple[Recipe, ...]:
     )
 
 
-def _recipe(model: str, depth: int, variant: str, phases: tuple[Phase, ...], *rows: Published, **options: Any) -> Recipe:
+def _recipe(
+    model: str, depth: int, variant: str, phases: tuple[Phase, ...], *rows: Published, **options: Any
+) -> Recipe:
     data = phases[-1].data
     return Recipe(
         name=f"{data}/{model}-{BACKBONES[depth]}{variant}",
