@@ -184,7 +184,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "batch_size": (4, {}),
     "crop": ((32, 48), {}),
     "scale": ((1.0, 1.5), {}),
-    "flip": (0.0, {}),
+    "flip": (1.0, {}),
     "brightness": (0.5, {}),
     "class_balance": (0.2, {}),
     "optimizer": ("adamw", {}),
@@ -197,9 +197,9 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "warmup_steps": (3, {}),
     "min_rate": (0.005, {}),
     "gradient_clip": (1.0, {}),
-    "ohem": (False, {}),
+    "ohem": (False, {"ohem_threshold": 0.05}),
     "ohem_threshold": (0.05, {}),
-    "ohem_min_kept": (50, {"ohem_threshold": 0.05}),
+    "ohem_min_kept": (300, {"ohem_threshold": 0.05}),
     "ohem_rule": ("mmseg", {}),
     "loss_average": ("all", {}),
     "auxiliary_weight": (0.2, {}),
@@ -231,7 +231,14 @@ def data_of(phase: Phase) -> Any:
     reader = SeededImages(data.train_images, 0)
     order = DrawOrder(len(data.train_images), phase.steps, phase.batch_size, 1, 0, 1, 0)
     images = collate([reader[draw] for draw in next(iter(order))])["image"]
-    return tuple(images.shape), float(images.sum()), len(data.train_images), len(data.val_images or ()), len(order)
+    columns = torch.arange(images.shape[3])  # tells a picture from its mirror image
+    return (
+        tuple(images.shape),
+        float((images * columns).sum()),
+        len(data.train_images),
+        len(data.val_images or ()),
+        len(order),
+    )
 
 
 def training_of(phase: Phase, network: torch.nn.Module) -> Any:
@@ -268,18 +275,31 @@ def trainer_of(phase: Phase, network: torch.nn.Module, monkeypatch, tmp_path) ->
         return {name: value for name, value in told.items() if name != "default_root_dir"}
 
 
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What was observed of a phase, so that the common one is observed once."""
+    return {}
+
+
 @pytest.mark.parametrize("field", [field.name for field in fields(Phase)])
-def test_every_field_of_a_phase_changes_the_training(field, network, monkeypatch, tmp_path):
+def test_every_field_of_a_phase_changes_the_training(field, network, seen, monkeypatch, tmp_path):
+    def observed(phase):
+        if repr(phase) not in seen:
+            training = training_of(phase, network)
+            seen[repr(phase)] = data_of(phase), training, trainer_of(phase, network, monkeypatch, tmp_path)
+        return seen[repr(phase)]
+
     value, others = CHANGES[field]
     before = replace(BASE, **others)
-    after = replace(before, **{field: value})
-    observed = [
-        (data_of(phase), training_of(phase, network), trainer_of(phase, network, monkeypatch, tmp_path))
-        for phase in (before, after)
-    ]
-    again = data_of(before), training_of(before, network), trainer_of(before, network, monkeypatch, tmp_path)
-    assert observed[0] == again
-    assert observed[0] != observed[1]
+    assert observed(before) != observed(replace(before, **{field: value}))
+
+
+def test_what_is_observed_of_a_phase_is_no_accident(network, monkeypatch, tmp_path):
+    for observe in (data_of, lambda phase: training_of(phase, network)):
+        assert observe(BASE) == observe(replace(BASE))
+    told = trainer_of(BASE, network, monkeypatch, tmp_path)
+    assert told == trainer_of(BASE, network, monkeypatch, tmp_path)
+    assert told["max_steps"] == 10
 
 
 @pytest.mark.parametrize(

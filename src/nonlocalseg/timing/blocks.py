@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from nonlocalseg.timing.measuring import Case, compare, free_memory, surrounding
 from nonlocalseg.timing.published import table_1
 from nonlocalseg.timing.tables import COMPARISON, Row, Table
 
-PAPER = {"embedding": "conv", "share": False, "scaled": False, "output": "cat"}
+Drawn = TypeVar("Drawn", bound=nn.Module)
+PAPER: dict[str, Any] = {"embedding": "conv", "share": False, "scaled": False, "output": "cat"}
 """Eq. 1-11 as they stand: bare 1x1 convolutions, no scale, no convolution behind the concatenation."""
 NB, OUR_NB, LITERAL, OURS = "NB, literal", "NB, ours", "APNB, literal", "APNB, ours"
 
@@ -79,7 +81,7 @@ def paper_pair(channels: int, key_channels: int, device: torch.device) -> tuple[
     return nb.to(device), apnb.to(device)
 
 
-def fill(module: nn.Module) -> nn.Module:
+def fill(module: Drawn) -> Drawn:
     """Weights and batch-norm statistics as training might leave them, none of them zero; in evaluation mode."""
     generator = torch.Generator().manual_seed(0)
 
@@ -106,7 +108,7 @@ def literal_context(block: NonLocal, x: Tensor) -> Tensor:
     return reference.attention_context(attention, x, x)
 
 
-KINDS = {
+KINDS: dict[str, tuple[str, ...]] = {
     "convolution": ("conv",),
     "matrix product": ("mm", "addmm", "bmm", "baddbmm"),
     "attention": ("attention",),
@@ -221,18 +223,20 @@ def local_attention(
     shape = (batch, channels, *size)
     tensors = [torch.randn(shape, device=device).mul_(0.3).requires_grad_() for _ in range(3)]
     gradient = torch.randn(shape, device=device)
-    window = kernel_size, dilation
+    query, key, value = tensors
 
     def both_ways(function: Callable[..., Tensor]) -> list[Tensor]:
-        result = function(*tensors, *window)
+        result = function(query, key, value, kernel_size, dilation)
         return [result.detach(), *torch.autograd.grad(result, tensors, gradient)]
 
     unfold = reference.local_attention_unfold
     cases = [
-        Case("forward, unfold", lambda: unfold(*tensors, *window)),
-        Case("forward, ours", lambda: attend_locally(*tensors, *window), "forward, unfold"),
+        Case("forward, unfold", lambda: unfold(query, key, value, kernel_size, dilation)),
+        Case("forward, ours", lambda: attend_locally(query, key, value, kernel_size, dilation), "forward, unfold"),
         Case("forward + backward, unfold", lambda: both_ways(unfold), gradients=True),
-        Case("forward + backward, ours", lambda: both_ways(attend_locally), "forward + backward, unfold", True),
+        Case(
+            "forward + backward, ours", lambda: both_ways(attend_locally), "forward + backward, unfold", gradients=True
+        ),
     ]
     if device.type == "cuda":
         places = [torch.empty(shape, device=device) for _ in range(2)]

@@ -55,7 +55,7 @@ def compare(cases: Sequence[Case], device: torch.device, repeat: int = 5, overal
     missing = [case.against for case in cases if case.against not in (None, *names)]
     if missing:
         raise ValueError(f"nothing called {missing[0]!r} is measured here")
-    rows = {case.name: {"name": case.name} for case in cases}
+    rows: dict[str, Row] = {case.name: {"name": case.name} for case in cases}
     _verify(cases, rows)
     for case in cases:
         with torch.set_grad_enabled(case.gradients):
