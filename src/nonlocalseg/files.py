@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 # The process's mask can only be read by setting it, which is not safe between threads: so once, here.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
