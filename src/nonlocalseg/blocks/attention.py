@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.basic import ConvNormAct, traced
+from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.sampling import Sampling
 
 Normalisation = Literal["softmax", "rescale", "none"]
@@ -38,45 +38,16 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out, self.sampling = query, key, value, out, sampling
         self.normalisation, self.scale = normalisation, scale
 
-    def context(self, high: Tensor, low: Tensor, project: Tensor | None = None) -> Tensor:
-        """W_o O of the anchors `[B, C_out, H, W]`, or `project` W_o O without ever forming W_o O.
+    def weights_and_matrix(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights `[B, N, S]` over the anchors and the matrix M `[B, C_out, S]`, so that the context is M weights^T.
 
-        It is M weights^T with M `[B, C_out, S]`. W_o's bias is in M where the weights of a position sum to one, and
-        left to the caller otherwise (`late_bias`).
+        W_o's bias is in M where the weights of a position sum to one, and left to the caller otherwise (`late_bias`).
         """
-        keys, values, query = self._keys_values(high, low)
+        weights, values = self.weights_and_values(high, low)
         matrix = torch.einsum("oe,bes->bos", self.out.weight.flatten(1), values)
         if self.normalisation == "softmax" and self.out.bias is not None:
             matrix = matrix + self.out.bias[:, None]
-        if project is not None:
-            matrix = torch.einsum("fo,bos->bfs", project.flatten(1), matrix)
-        source, keys, offset = self._source(high, query, keys)
-        plain = torch.is_grad_enabled() or traced() or torch.is_autocast_enabled(high.device.type)
-        if plain or source.shape[2] <= _stream_length(source):
-            context = _mix(self._attend(source, keys, offset), matrix)
-        else:
-            context = self._stream(source, keys, offset, matrix)
-        return context.unflatten(2, high.shape[-2:])
-
-    def _stream(self, source: Tensor, keys: Tensor, offset: Tensor | None, matrix: Tensor) -> Tensor:
-        """The same `[B, C_out, N]`, some positions at a time: their weights stay in cache, and all of them never exist."""
-        batch, _, count = source.shape
-        if _channels_last(source):
-            out = source.new_empty((batch, count, matrix.shape[1])).transpose(1, 2)
-        else:
-            out = source.new_empty((batch, matrix.shape[1], count))
-        length = _stream_length(source)
-        for start in range(0, count, length):
-            some = slice(start, start + length)
-            weights = self._attend(source[:, :, some], keys, offset)
-            for image in range(
-                batch
-            ):  # a product with a matrix, unlike one with a batch, can write into a part of another
-                if _channels_last(source):
-                    torch.mm(weights[image], matrix[image].T, out=out[image].T[some])
-                else:
-                    torch.mm(matrix[image], weights[image].T, out=out[image][:, some])
-        return out
+        return weights, matrix
 
     def weights_and_values(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
         """Weights `[B, N, S]` and values `[B, E, S]` of the anchors."""
@@ -124,27 +95,22 @@ class Attention(nn.Module):
         return [x.flatten(2) for x in present] if self.sampling is None else self.sampling(*present)
 
     def _weights(self, high: Tensor, query: Tensor | None, keys: Tensor, positions: Tensor | None = None) -> Tensor:
-        """f(scale * query^T keys) `[B, N, S]`."""
-        source, keys, offset = self._source(high, query, keys)
-        return self._attend(source if positions is None else source.index_select(2, positions), keys, offset)
-
-    def _source(self, high: Tensor, query: Tensor | None, keys: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """source `[B, C, N]`, keys `[B, C, S]` and offset `[B, S, 1]` with logits = source^T keys + offset^T."""
-        offset = None
-        if query is None:
+        """f(scale * query^T keys) `[B, N, S]`, laid out like the high map so that no product copies it."""
+        source = query
+        if source is None:
             channels, width, anchors = high.shape[1], keys.shape[1], keys.shape[2]
             if self.query.linear and channels * anchors < width * (channels + anchors):
-                query, keys, offset = high.flatten(2), *self._keys_for_input(keys)
+                source, keys, offset = high.flatten(2), *self._keys_for_input(keys)
             else:
-                query = self.query(high).flatten(2)
+                source, offset = self.query(high).flatten(2), None
+        else:
+            offset = None
+        if positions is not None:
+            source = source.index_select(2, positions)
         if self.scale != 1.0:
             keys = keys * self.scale
             offset = None if offset is None else offset * self.scale
-        return query, keys, offset
-
-    def _attend(self, source: Tensor, keys: Tensor, offset: Tensor | None) -> Tensor:
-        """f(source^T keys + offset^T) `[B, N, S]`, laid out like the source so that no product copies it."""
-        if _channels_last(source):  # positions are rows
+        if source.stride(1) == 1 and source.shape[1] > 1:  # channels last: positions are rows
             logits = source.transpose(1, 2) @ keys
             return self._normalise(logits if offset is None else logits + offset.transpose(1, 2), dim=2)
         logits = keys.transpose(1, 2) @ source
@@ -181,16 +147,7 @@ def _full_softmax_attention(query: Tensor, keys: Tensor, values: Tensor, scale: 
     return out[:, 0, :, : values.shape[1]].transpose(1, 2)
 
 
-def _channels_last(source: Tensor) -> bool:
-    return source.stride(1) == 1 and source.shape[1] > 1
-
-
-def _stream_length(source: Tensor) -> int:
-    """Positions whose weights are computed at once: few enough for a CPU's cache, enough to fill a GPU."""
-    return 1024 if source.device.type == "cpu" else 16384
-
-
-def _mix(weights: Tensor, matrix: Tensor) -> Tensor:
+def mix(weights: Tensor, matrix: Tensor) -> Tensor:
     """M weights^T: `[B, N, S], [B, C, S] -> [B, C, N]`, in the layout (channels first or last) of the weights."""
     if weights.stride(2) == 1:
         return (weights @ matrix.transpose(1, 2)).transpose(1, 2)

@@ -68,11 +68,6 @@ class ConvNormAct(nn.Module):
         return self.finish(self.conv(x))
 
 
-def traced() -> bool:
-    """Whether this call makes a graph (compile, export, trace): then loops over sizes would be written out in it."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
 def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool) -> Tensor:
     """Bilinear resize of `[B, C, H, W]` to `size` (height, width); the same tensor where it has that size."""
     if x.shape[-2:] == torch.Size(size):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.attention import Attention, Normalisation
+from nonlocalseg.blocks.attention import Attention, Normalisation, mix
 from nonlocalseg.blocks.basic import BatchNorm2d, ConvNormAct, resize
 from nonlocalseg.blocks.sampling import Sampling
 
@@ -69,7 +69,9 @@ class AttendingBlock(nn.Module):
                 weight = weight if project is None else (project.flatten(1) @ weight.flatten(1))[:, :, None, None]
                 part = F.conv2d(branch.all_positions(high, low), weight)
             else:
-                part, late = branch.context(high, low, project), branch.late_bias
+                weights, matrix = branch.weights_and_matrix(high, low)
+                matrix = matrix if project is None else torch.einsum("fo,bos->bfs", project.flatten(1), matrix)
+                part, late = mix(weights, matrix).unflatten(2, high.shape[-2:]), branch.late_bias
             if late is not None:
                 part = part + (late if project is None else project.flatten(1) @ late)[:, None, None]
             total = part if total is None else total + part

@@ -6,10 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.basic import traced
-
-_CHANNELS = 128
-
 
 class Sampling(nn.Module):
     """Samples anchors from feature maps. `sizes` n, ... give sum(n * n) anchors, each size row by row, in the order given.
@@ -74,20 +70,10 @@ class AverageSampling(Sampling):
         return [self._sample(x) for x in maps]
 
     def _sample(self, x: Tensor) -> Tensor:
-        over_height = averaging_matrix(self.sizes, x.shape[2], x).split(self.sizes)
-        over_width = averaging_matrix(self.sizes, x.shape[3], x)
-        if x.device.type != "cpu" or traced():
-            return self._average(x, over_height, over_width)
-        # On a CPU some channels at a time, so that their averages over the width stay in cache.
-        images = [
-            torch.cat([self._average(piece, over_height, over_width) for piece in image.split(_CHANNELS, dim=1)], dim=1)
-            for image in x.split(1)
-        ]
-        return torch.cat(images)
-
-    def _average(self, x: Tensor, over_height: tuple[Tensor, ...], over_width: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        if x.stride(1) == 1 and channels > 1:  # channels last
+        over_height = averaging_matrix(self.sizes, height, x).split(self.sizes)
+        over_width = averaging_matrix(self.sizes, width, x)
+        if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
             rows = over_width @ x.permute(0, 2, 3, 1)  # [B, H, W, C] -> [B, H, bins, C]
             rows = rows.split(self.sizes, dim=2)
             parts = [torch.einsum("ih,bhjc->bcij", a, row).flatten(2) for a, row in zip(over_height, rows, strict=True)]
