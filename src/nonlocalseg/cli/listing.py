@@ -9,6 +9,8 @@ from nonlocalseg.cli.terminal import output, track
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nonlocalseg.training.phases import Published
+
 
 def list_(
     what: Literal["models", "datasets", "recipes"],
@@ -119,11 +121,16 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
                 [f"{phase.steps:,}" for phase in phases],
                 [str(phase.batch_size) for phase in phases],
                 [f"{phase.crop[0]}x{phase.crop[1]}" for phase in phases],
-                [f"{one.metric} {one.value} ({one.table}; {one.inference})" for one in recipe.published],
+                [_figure(one) for one in recipe.published],
             )
             table.add_row(recipe.name, *("\n".join(column) for column in columns))
             notes |= {recipe.notes: None} if recipe.notes else {}
     return table, list(notes)
+
+
+def _figure(one: Published) -> str:
+    how = "" if one.inference == "whole" else f"; {one.inference}"
+    return f"{one.metric} {one.value} ({one.table}{how})"
 
 
 def _about(kind: type) -> str:

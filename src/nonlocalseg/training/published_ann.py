@@ -214,8 +214,8 @@ def _zoo(data: str, crop: tuple[int, int], steps: int, backbone: str, single: fl
         phases=(phase,),
         options={"wiring": "mmseg", "align_corners": True} if square else {"wiring": "mmseg"},
         published=(
-            Published("mmsegmentation model zoo", "mIoU", single, mode),
-            Published("mmsegmentation model zoo", "mIoU", several, f"{mode}, flip, scales 0.5 0.75 1 1.25 1.5 1.75"),
+            Published("model zoo", "mIoU", single, mode),
+            Published("model zoo", "mIoU", several, f"{mode}, flip, scales 0.5 0.75 1 1.25 1.5 1.75"),
         ),
         notes="mmsegmentation's settings. Of its colour changes only brightness is made; ADE20K and VOC 2012 images "
         "keep their own size, where it first resizes the short side to 512; its rate ends at 1e-4 by another formula.",

@@ -21,13 +21,13 @@ PAPER = (
     "Network and schedule follow GALD's paper. OHEM is the public code's (threshold 0.7, at least 100,000 pixels of each "
     "of 8 GPUs): the paper keeps the top K and gives no K. Also the code's: weight decay 5e-4, one rate for all layers"
 )
+REST = f"{PAPER}. Multi-grid as in the best setting on Cityscapes"
 NOTES = {
     "cityscapes": f"{PAPER}.",
-    "ade20k": f"{PAPER}. Multi-grid as in the best setting on Cityscapes; the scales of training are those of the test.",
-    "pascal_context": f"{PAPER}. Multi-grid as in the best setting on Cityscapes; 60 classes. The text says 55.3.",
-    "camvid": f"{PAPER}. Multi-grid as in the best setting on Cityscapes. For 960x720 images; trained on train, which "
-    "the paper does not say (--split train+val is the other way).",
-    "coco_stuff_10k": f"{PAPER}. Multi-grid as in the best setting on Cityscapes.",
+    "ade20k": f"{REST}; the scales of training are those of the test.",
+    "pascal_context": f"{REST}; 60 classes. The text says 55.3 for GALDv2.",
+    "camvid": f"{REST}. For 960x720 images; trained on train, which the paper does not say (or --split train+val).",
+    "coco_stuff_10k": f"{REST}.",
 }
 COARSE = (
     "Fine, coarse and fine again, in the order of the public code's advice; 40 and 20 epochs from the paper. Batch norm "
