@@ -153,9 +153,11 @@ def test_rows_of_ann_table_7_and_supplement_table_2(options):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["test_convnext.r160_in1k", "test_vit.r160_in1k", "vit_tiny_patch16_224", "mobilenetv2_035"]
+    ("name", "backbone"),
+    [(name, backbone) for name in MODELS for backbone in ("test_convnext.r160_in1k", "test_vit.r160_in1k")]
+    + [("ann", name) for name in ("vit_tiny_patch16_224", "vit_small_patch14_dinov2", "vit_small_patch16_dinov3")]
+    + [("ann", "mobilenetv2_035")],
 )
-@pytest.mark.parametrize("name", ["ann", "galdv2", "fnb_nonlocal"])
 def test_modern_backbones(name, backbone):
     model = small(name, backbone).train()
     outputs = model(torch.rand(2, 3, 37, 50))
