@@ -77,7 +77,6 @@ def _synthetic(model: str) -> Recipe:
         head_rate_multiplier=1.0,
         weight_decay=1e-2,
         warmup_steps=20,
-        gradient_clip=0.5,  # the first steps' large gradients would slow AdamW down for hundreds of steps
         ohem=False,
     )
     options = {"backbone_options": {"channels": (32, 48, 96, 128)}, "channels": 128, "auxiliary_channels": 64}
