@@ -128,4 +128,5 @@ def test_official_gald_block(shared):
         "long_relation.gn": "0.block.norm",
         **modules({f"local_attention.{k}": f"1.{v}" for k, v in DCONVS.items()}, ".0", ".1"),
     }
-    assert_matches(stored, load_mapped(block, stored.state, table), "x")
+    # float32 sampling coordinates of align_corners put the stored output 1.7e-5 from the exact value
+    assert_matches(stored, load_mapped(block, stored.state, table), "x", tolerance=2e-5)

@@ -181,7 +181,7 @@ def test_afnb_of_mmsegmentation(shared):
     stored = Stored(shared / "golden/b_mmseg_afnb.safetensors")
     block = AFNB(28, (20,), AverageSampling((1, 3, 6, 8)), out_channels=16, key_channels=8, **MMSEG)
     table = mmseg_attention("stages.0", "branches.0", False) | conv_norm("bottleneck", "fuse", ".conv", ".bn")
-    assert_matches(stored, _swapped(load_mapped(block, stored.state, table)), "low", "high")
+    assert_matches(stored, _Swapped(load_mapped(block, stored.state, table)), "low", "high")
 
 
 @pytest.mark.shared
@@ -197,14 +197,15 @@ def test_afnb_of_the_official_code(shared):
     stored = Stored(shared / "golden/d_official_afnb.safetensors")
     block = AFNB(28, (20,), AverageSampling((1, 3, 6, 8)), out_channels=16, key_channels=8, value_channels=12)
     table = ann_attention("stages.0", "branches.0", False) | conv_norm("conv_bn_dropout", "fuse", ".0", ".1")
-    assert_matches(stored, _swapped(load_mapped(block, stored.state, table)), "low", "high")
+    assert_matches(stored, _Swapped(load_mapped(block, stored.state, table)), "low", "high")
 
 
-def _swapped(block: nn.Module) -> nn.Module:
+class _Swapped(nn.Module):
     """A call with (low, high), the order in which the inputs are stored."""
 
-    class Swapped(nn.Module):
-        def forward(self, low, high):
-            return block(high, low)
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
 
-    return Swapped()
+    def forward(self, low, high):
+        return self.block(high, low)
