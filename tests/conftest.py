@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Test processes that share the cores must not each start a thread per core: set before torch is imported.
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+
 SHARED = Path(os.environ.get("NONLOCALSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

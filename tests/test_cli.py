@@ -419,6 +419,26 @@ def test_evaluate_writes_beside_the_model(capsys, trained, tmp_path):
     assert len(list((run / "evaluation").glob("*.json"))) == 1
 
 
+def test_evaluate_compares_two_models(capsys, trained, mistake, tmp_path):
+    root, run = trained
+    here = ["--root", str(root), "--workers", "0", "--boundary"]
+    assert main(["evaluate", str(run), *here, "--out", str(tmp_path / "one")]) == 0
+    shown = capsys.readouterr().out
+    for words in ("boundary F within", " px", "Boundary IoU", "worst images", "fwIoU"):
+        assert words in shown
+    stored = str(tmp_path / "one/folder-val-whole.json")
+    command = ["evaluate", stored, str(run), *here, "--setting", "ann-ade20k", "--compare"]
+    assert main([*command, "--out", str(tmp_path / "two")]) == 0
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    written = json.loads((tmp_path / "two/run/folder-val-ann-ade20k-comparison.json").read_text())
+    assert written["first"]["scales"] == [1.0]
+    assert len(written["second"]["scales"]) == 6
+    assert [row["class"] for row in written["classes"]] == list(CLASSES)
+    assert "--compare takes two models; 1 given" in mistake("evaluate", stored, "--compare")
+    assert "no such evaluation" in mistake("evaluate", f"{tmp_path}/none.json", stored, "--compare")
+
+
 def test_predict_every_kind_of_file(capsys, trained, tmp_path):
     model, source, out = nls.from_pretrained(trained[1]), tmp_path / "in", tmp_path / "out"
     picture = images.read_image(trained[0] / "images/val/0.png")

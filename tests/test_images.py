@@ -100,12 +100,20 @@ def test_cmyk(tmp_path: Path) -> None:
     assert np.abs(images.read_image(tmp_path / "a.jpg")[0, 0].astype(int) - [255, 0, 0]).max() < 4
 
 
-@pytest.mark.parametrize(("channels", "declared"), [(5, False), (6, False), (8, False), (5, True)])
+@pytest.mark.parametrize(
+    ("channels", "declared"), [(5, False), (6, False), (8, False), (5, True), (4, False), (4, True)]
+)
 def test_many_bands_are_refused(tmp_path: Path, channels: int, declared: bool) -> None:
     path = tiff(tmp_path / "bands.tif", channels, declared=declared)
     with pytest.raises(ValueError, match=f"bands.tif: {channels} channels") as error:
         images.read_image(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "CMYK"])
+def test_tiff_whose_fourth_channel_is_known(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (2, 2), (0, 0, 0, 0)).save(tmp_path / "a.tif")
+    assert (images.read_image(tmp_path / "a.tif") == 255).all()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])

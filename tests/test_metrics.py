@@ -15,6 +15,7 @@ from nonlocalseg.metrics import (
     Scores,
     SegmentationMetric,
     bootstrap_difference,
+    bootstrap_intervals,
     bootstrap_mean_iou,
     confusion_matrix,
     image_counts,
@@ -201,6 +202,20 @@ def test_bootstrap_is_the_plain_loop():
     np.testing.assert_allclose(found.iou.numpy(), expected, rtol=1e-9)
     assert found.mean_iou == pytest.approx(np.nanmean(expected))
     assert found.iou_low[4].isnan()
+
+
+def test_bootstrap_intervals_of_every_score_are_those_of_the_resampled_matrices():
+    generator = torch.Generator().manual_seed(3)
+    matrices = torch.randint(50, (7, 4, 5), generator=generator)
+    matrices[:, 2] = matrices[:, :, 2] = 0  # a class that is nowhere
+    hits = matrices.diagonal(dim1=1, dim2=2)
+    counts = torch.stack([hits, matrices[..., :-1].sum(1) - hits, matrices.sum(2) - hits], dim=2)
+    found = bootstrap_intervals(counts, resamples=40, seed=5, level=0.8)
+    drawn = torch.randint(7, (40, 7), generator=torch.Generator().manual_seed(5))
+    resampled = [scores(matrices[row].sum(0)) for row in drawn]
+    for name in ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"):
+        assert found[name] == pytest.approx(np.quantile([getattr(s, name) for s in resampled], [0.1, 0.9]), rel=1e-12)
+    assert found["mean_iou"] == bootstrap_mean_iou(counts, resamples=40, seed=5, level=0.8)
 
 
 def test_bootstrap_interval_behaves_as_one():

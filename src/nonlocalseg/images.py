@@ -18,7 +18,7 @@ from nonlocalseg.files import writing
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
 
-_SAMPLES_PER_PIXEL = 277  # TIFF tag
+_PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -27,7 +27,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Applies the EXIF rotation, lays transparent pictures on white, scales 16 bit to 8 (65535 -> 255) and takes the first
     frame of several. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable, cut off, or has more
-    than four channels.
+    than three channels of which the fourth is no transparency.
     """
     with _opened(path) as image:
         _check_channels(path, image)
@@ -143,9 +143,11 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _check_channels(path: str | Path, image: Image.Image) -> None:
-    """Pillow reads some TIFFs of five or more bands and drops the rest without a word."""
-    channels = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 0)
-    if channels > 4:
+    """Pillow reads TIFFs of more than three bands, and drops the rest or takes it for transparency without a word."""
+    tags = getattr(image, "tag_v2", {})
+    channels = tags.get(_SAMPLES_PER_PIXEL, 0)
+    transparent = tags.get(_EXTRA_SAMPLES) in ((1,), (2,))
+    if channels > 4 or (channels == 4 and tags.get(_PHOTOMETRIC) == 2 and not transparent):  # 2: red, green, blue
         raise _too_many_channels(path, channels)
 
 

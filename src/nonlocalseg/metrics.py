@@ -35,6 +35,7 @@ __all__ = [
     "Scores",
     "SegmentationMetric",
     "bootstrap_difference",
+    "bootstrap_intervals",
     "bootstrap_mean_iou",
     "boundary_areas",
     "boundary_f",
@@ -200,6 +201,23 @@ def bootstrap_mean_iou(
     return float(low), float(high)
 
 
+def bootstrap_intervals(
+    counts: Tensor, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """As `bootstrap_mean_iou`, from the same draws, of mean_iou, mean_accuracy, pixel_accuracy and
+    frequency_weighted_iou."""
+    sums = _resampled_counts([counts], resamples, seed)[0]  # [R, K, 3]
+    iou, hits, truth = _iou_of_counts(sums), sums[..., 0], sums[..., 0] + sums[..., 2]
+    drawn = {
+        "mean_iou": iou.nanmean(1),
+        "mean_accuracy": _ratio(hits, truth).nanmean(1),
+        "pixel_accuracy": _ratio(hits.sum(1), truth.sum(1)),
+        "frequency_weighted_iou": _ratio((iou.nan_to_num() * truth).sum(1), truth.sum(1)),
+    }
+    bounds = {name: _interval(values, level).tolist() for name, values in drawn.items()}
+    return {name: (low, high) for name, (low, high) in bounds.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class BootstrapDifference:
     """Second model minus first: difference of mIoU and of each class's IoU [K], with percentile intervals.
@@ -233,7 +251,12 @@ def bootstrap_difference(
 
 
 def _resampled_iou(counts: Sequence[Tensor], resamples: int, seed: int) -> list[Tensor]:
-    """[N, K, 3] each -> IoU of each resample [R, K]; all of them are resampled with the same images."""
+    """[N, K, 3] each -> IoU of each resample [R, K]."""
+    return [_iou_of_counts(sums) for sums in _resampled_counts(counts, resamples, seed)]
+
+
+def _resampled_counts(counts: Sequence[Tensor], resamples: int, seed: int) -> list[Tensor]:
+    """[N, K, 3] each -> sums over each resample [R, K, 3]; all of them are resampled with the same images."""
     images = len(counts[0])
     if images == 0 or resamples < 1:
         raise ValueError(f"a bootstrap of {resamples} resamples over {images} images is empty: give at least 1 of each")
@@ -241,8 +264,7 @@ def _resampled_iou(counts: Sequence[Tensor], resamples: int, seed: int) -> list[
     times = torch.zeros(resamples, images, dtype=torch.float64)  # how often each image was drawn
     times.scatter_add_(1, drawn, torch.ones_like(times))
     # float64 holds these sums exactly up to 2^53 pixels
-    sums = [(times @ c.cpu().double().flatten(1)).view(resamples, *c.shape[1:]) for c in counts]
-    return [_iou_of_counts(s) for s in sums]
+    return [(times @ c.cpu().double().flatten(1)).view(resamples, *c.shape[1:]) for c in counts]
 
 
 def _iou_of_counts(counts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def test_pascal_context(tmp_path: Path) -> None:
     assert (result.written, result.kept) == (1, 3)
     assert seen == [4, 1]
     assert target.exists()
-    assert "1 files written, 3 were there; image/label pairs: 1 in train, 1 in val" in result.text()
+    assert result.text() == (
+        "1 files written, 3 were there; image/label pairs: 1 in train (published: 4998), 1 in val (published: 5105)"
+    )
 
 
 def test_polygons_in_parallel(tmp_path: Path) -> None:
@@ -85,6 +88,17 @@ def test_nothing_to_prepare_is_only_checked(tmp_path: Path) -> None:
     result = prepare("camvid", tmp_path)
     assert result.pairs == {"train": 1, "val": 1, "test": 1}
     assert result.text().startswith("nothing to do; ")
+    shutil.rmtree(tmp_path / "val")
+    assert f"\nsplit val is not there: {tmp_path / 'val'}: " in prepare("camvid", tmp_path).text()
+
+
+def test_another_form_that_needs_no_preparation(tmp_path: Path) -> None:
+    picture(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+    images.write_mask(
+        tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_labelIds.png", np.zeros((4, 6), np.uint8)
+    )
+    result = prepare("cityscapes", tmp_path)
+    assert (result.written, result.kept, result.pairs) == (0, 0, {"val": 1})
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -6,13 +6,18 @@ import csv
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import nonlocalseg as nls
+from nonlocalseg import images
 from nonlocalseg.data.synthetic import Synthetic
+from nonlocalseg.metrics import BoundaryMetric
+from nonlocalseg.training.results import Evaluation, compare
 from nonlocalseg.training.running import evaluate
+from nonlocalseg.training.settings import SETTINGS
 
 OPTIONS: dict[str, Any] = {"data_options": {"size": [48, 96], "length": 3}, "progress": False, "workers": 0}
 
@@ -65,6 +70,110 @@ def test_files(tmp_path):
     assert float(rows["ground"]["iou"]) == 0
     with (tmp_path / "synthetic-val-whole-images.csv").open() as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["val_00000", "val_00001", "val_00002"]
+    assert images.read_image(tmp_path / "synthetic-val-whole-confusion.png").std() > 1
+
+
+def test_files_are_read_back(tmp_path):
+    result = evaluate(Answer(wrong=1), "synthetic", out=tmp_path, boundary=True, **OPTIONS)
+    again = Evaluation.read(tmp_path / "synthetic-val-whole.json")
+    assert torch.equal(again.confusion, result.confusion)
+    assert torch.equal(again.counts, result.counts)
+    assert again.classes == result.classes
+    assert again.images == result.images
+    assert again.interval == result.interval
+    assert again.stem == result.stem
+    assert (again.boundary.radii, again.boundary.published) == (result.boundary.radii, result.boundary.published)
+    np.testing.assert_array_equal(again.boundary.boundary_iou, result.boundary.boundary_iou)
+    written = tmp_path / "synthetic-val-whole.json"
+    text = written.read_text()
+    written.write_text("{}")
+    with pytest.raises(ValueError, match="no evaluation"):
+        Evaluation.read(written)
+    written.write_text(text)
+    written.with_name("synthetic-val-whole-counts.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"counts\.npz is missing"):
+        Evaluation.read(written)
+
+
+def test_boundaries_and_worst_images():
+    result = evaluate(Answer(wrong=1), "synthetic", boundary=True, **OPTIONS)
+    metric = BoundaryMetric(len(Synthetic.classes), dilation_ratio=0.02)
+    scenes = Synthetic(None, "val", size=(48, 96), length=3)
+    for index in range(3):
+        label = torch.from_numpy(scenes.read(index)[1]).long()
+        metric.update(torch.where(label == 1, 2, label), label)
+    expected = metric.compute()
+    assert result.boundary.published == expected.published
+    assert result.boundary.present == expected.present
+    assert result.boundary.mean_boundary_iou == expected.mean_boundary_iou
+    assert result.boundary.mean_boundary_iou < 1
+    assert [row["miou"] for row in result.worst(3)] == sorted(row["miou"] for row in result.images)
+    assert len(result.worst(1)) == 1
+
+
+def test_comparison(tmp_path):
+    perfect, flawed = (evaluate(answer, "synthetic", **OPTIONS) for answer in (Answer(), Answer(wrong=1)))
+    comparison = compare(flawed, perfect)
+    assert comparison.difference.mean_iou == pytest.approx(1 - flawed.scores.mean_iou)
+    rows = {row["class"]: row for row in comparison.per_class()}
+    assert rows["ground"] == {"class": "ground", "first": 0, "second": 1, "difference": 1, "low": 1, "high": 1}
+    written = json.loads(comparison.write(tmp_path).read_text())
+    assert written["mean_iou"]["low"] > 0
+    assert written["classes"][1] == rows[Synthetic.classes[1]]
+    others = evaluate(Answer(), "synthetic", **{**OPTIONS, "data_options": {"size": [48, 96], "length": 2}})
+    with pytest.raises(ValueError, match="other images"):
+        compare(perfect, others)
+
+
+class Blur(nn.Module):
+    """A network of one convolution, so that every inference setting gives other scores."""
+
+    align_corners = False
+    classes = Synthetic.classes
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, len(self.classes), 7, padding=3)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.conv(images)}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_named_settings(name):
+    """A named setting is the options that it stands for."""
+    options = {**OPTIONS, "data_options": {"size": [48, 96], "length": 1}}
+    named = evaluate(Blur(), "synthetic", setting=name, **options)
+    assert torch.equal(named.confusion, evaluate(Blur(), "synthetic", **options, **SETTINGS[name].options).confusion)
+    assert torch.equal(named.confusion, evaluate(Blur(), "synthetic", **options).confusion) == (
+        SETTINGS[name].scales == (1.0,)  # the scene is smaller than a window
+    )
+    assert named.stem == f"synthetic-val-{name}"
+    with pytest.raises(ValueError, match="fixes --scales"):
+        evaluate(Blur(), "synthetic", setting=name, **options, scales=(3.0,))
+
+
+def _evaluate_as_one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    result = evaluate(Answer(wrong=1), "synthetic", boundary=True, out=folder, **OPTIONS)
+    torch.save((result.confusion, result.counts, result.images), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    """Three images over two processes: nothing is counted twice to make the shares even."""
+    torch.multiprocessing.spawn(_evaluate_as_one_of_two, args=(str(tmp_path),), nprocs=2)
+    alone = evaluate(Answer(wrong=1), "synthetic", boundary=True, **OPTIONS)
+    for rank in range(2):
+        confusion, counts, rows = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(confusion, alone.confusion)
+        assert torch.equal(counts, alone.counts)
+        assert rows == alone.images
+    written = Evaluation.read(tmp_path / "synthetic-val-whole.json")
+    assert written.boundary.images == 3
+    assert written.boundary.published == pytest.approx(alone.boundary.published)
 
 
 def test_settings_reach_inference():
@@ -84,6 +193,7 @@ def test_refusals(tmp_path):
         (lambda: evaluate(tmp_path / "nowhere", "synthetic", **OPTIONS), "nowhere"),
         (lambda: evaluate(Answer(), "synthetic", mode="slide", **OPTIONS), "crop"),
         (lambda: evaluate(Answer(), "nothing", **OPTIONS), "nothing"),
+        (lambda: evaluate(Answer(), "synthetic", setting="gald-hole", **OPTIONS), "nearest is 'gald-whole'"),
     ):
         with pytest.raises((ValueError, OSError), match=words) as error:
             call()

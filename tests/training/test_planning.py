@@ -104,6 +104,11 @@ def test_a_saved_model_is_planned_as_it_is(small, tmp_path):
         ({"recipe": "camvid/ann-resnet18", "batch_size": 3, "accumulate": 2}, ValueError, "multiple of 2"),
         ({"recipe": "camvid/ann-resnet18", "batch_size": 3, "devices": 2}, ValueError, "multiple of 2"),
         ({"data": "camvit"}, ValueError, "camvid"),
+        ({"recipe": "camvid/ann-resnet18", "split": "trian"}, ValueError, "no split 'trian'; choose from train, val"),
+        ({"recipe": "nyudv2/ann-resnet101s", "val_split": "val"}, ValueError, "choose from train, test, or none"),
+        ({"recipe": "camvid/ann-resnet18", "class_weights": (1.0, 2.0)}, ValueError, "2 numbers for 11 classes"),
+        ({"recipe": "camvid/ann-resnet18", "terms": {"dise": 1.0}}, ValueError, "'dise'"),
+        ({"recipe": "camvid/ann-resnet18", "data_options": {"length": 3}}, ValueError, "it has none"),
     ],
 )
 def test_mistakes_are_one_line(options, error, text):

@@ -114,6 +114,18 @@ def test_coarse_labels_come_in_phases():
     assert (back.split, back.frozen_batchnorm, back.rate) == ("train+val", False, 0.001)
 
 
+def test_choices_that_no_paper_makes_are_noted():
+    for name, words in {
+        "camvid/galdv2-resnet101s": "180 epochs at rate 0.01 are our choice",
+        "cityscapes/galdv1-resnet101s-coarse": "The last phase's batch of 8",
+        "cityscapes/ann-resnet101s": "wiring=paper",
+        "cityscapes/ann-resnet101s-max-15": "AFNB as well as in APNB",
+        "cityscapes/galdv2-resnet50s": "gives no K",
+        "pascal_context/galdv1-resnet101s": "are assumed",
+    }.items():
+        assert words in RECIPES[name].notes
+
+
 def test_no_name_is_given_twice():
     made = [recipe.name for recipe in (*published_ann(), *published_gald(), *own_images())]
     assert len(made) == len(set(made))
@@ -337,3 +349,12 @@ def test_the_list_shows_the_published_figures(capsys):
     assert "voc2012/ann-resnet50c-mmseg-512x512-20k" in text
     assert "74.86" in text
     assert "78.06" in text
+    assert "note 1: mmsegmentation's settings" in text
+
+
+def test_one_data_set_is_listed_with_its_files_and_oddities(capsys):
+    assert main(["list", "datasets", "--data", "pascal_context"]) == 0
+    text = capsys.readouterr().out
+    assert "│ 59 " in text
+    assert "trainval/NAME.mat" in text
+    assert "4996 and 5104" in text

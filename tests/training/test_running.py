@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import nonlocalseg as nls
-from nonlocalseg.training.fitting import save_memory
+from nonlocalseg.training import running
+from nonlocalseg.training.fitting import fit_phase, save_memory, start_model
 from nonlocalseg.training.module import SegmentationTraining
-from nonlocalseg.training.options import Plan
+from nonlocalseg.training.options import Plan, resolve
 from nonlocalseg.training.recipes import Phase
 from nonlocalseg.training.running import train
 
@@ -167,6 +169,9 @@ def test_init_from_keeps_weights_and_makes_new_classifiers(run, tmp_path, small)
     with pytest.raises(ValueError, match="leave out --model") as error:
         train(init_from=str(old.folder), out=tmp_path / "other", **small, model="fcn")
     one_line(error)
+    with pytest.raises(ValueError, match="has channels 16, not 32: leave out channels") as error:
+        train(init_from=str(old.folder), out=tmp_path / "other", **small, model_options={"channels": 32})
+    one_line(error)
 
 
 def test_memory_options_keep_the_result(run):
@@ -244,6 +249,61 @@ def test_resume_with_other_classes(run, tmp_path):
     one_line(error)
 
 
+def test_resume_with_another_optimizer(run):
+    done = run(steps=2, val_split="none")
+    with pytest.raises(ValueError, match="holds the state of sgd, which adamw cannot go on from") as error:
+        train(resume=done.folder, optimizer="adamw", steps=4, progress=False)
+    one_line(error)
+
+
+def test_resumed_run_that_cannot_begin_keeps_its_recipe(tmp_path, small):
+    draw_folder(tmp_path / "data")
+    small.update(data="folder", root=str(tmp_path / "data"), data_options={}, steps=1, val_split="none")
+    folder = train(out=tmp_path / "run", **small).folder
+    before = (folder / "recipe.yaml").read_text()
+    for path in (tmp_path / "data/images/val").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="no partner") as error:
+        train(resume=folder, val_split="val", steps=2, rate=0.5, progress=False)
+    one_line(error)
+    assert (folder / "recipe.yaml").read_text() == before
+    train(resume=folder, steps=2, rate=0.5, progress=False)
+    assert "rate: 0.5" in (folder / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("option", ["split", "val_split"])
+def test_split_without_labels(tmp_path, small, option):
+    draw_folder(tmp_path / "data")
+    (tmp_path / "data/images/test").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "data/images/test/a.png")
+    small.update(data="folder", root=str(tmp_path / "data"), data_options={}, **{option: "test"})
+    with pytest.raises(ValueError, match="the split 'test' has no labels to") as error:
+        train(out=tmp_path / "run", **small)
+    one_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_synchronised_batch_norm_computes_the_same_on_one_device(run, tmp_path, small):
+    """MobileNet's activations are part of its norms, where they are easily lost."""
+    small.pop("progress")
+    done = run("plain", steps=1, val_split="none")
+    plan = resolve(None, {**small, "steps": 1, "val_split": "none", "sync_batchnorm": True})
+    model = start_model(plan, plan.phases[0], None)
+    fit_phase(plan, 0, model, tmp_path / "synchronised", None, Console(quiet=True))
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    first, second = weights(done.folder), weights(tmp_path / "synchronised")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, False), (1, False), (8, True)])
+def test_batch_norm_is_synchronised_where_there_are_several_gpus(monkeypatch, gpus, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert running._on_this_machine(Plan(phases=(Phase(data="synthetic"),))).sync_batchnorm is expected
+
+
 def test_resume_from_a_corrupt_checkpoint(run):
     done = run(steps=2)
     path = done.folder / "checkpoints/last.ckpt"
@@ -270,6 +330,9 @@ def test_resume_continues_a_finished_run(run):
         ({"data": "camvid", "data_options": {}}, "root"),
         ({"data": "cityscape"}, "synthetic"),
         ({"flip": 2.0}, "flip"),
+        ({"val_split": "vall"}, "no split 'vall'; choose from train, val, test, or none"),
+        ({"class_weights": (1.0, 2.0)}, "2 numbers for 9 classes"),
+        ({"data_options": {"lenght": 3}}, "no option 'lenght'; it has length, seed, size"),
         ({"init_from": "nowhere", "model": None}, "nowhere"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -326,7 +389,7 @@ def test_broken_gradient_stops_the_run(run, monkeypatch):
     one_line(error)
 
 
-def test_phases_follow_each_other(tmp_path, small, run):
+def test_phases_follow_each_other(tmp_path, small, run, monkeypatch):
     """A second phase on other data keeps the weights, gets its own classifiers, and resumes where it stopped."""
     import yaml
 
@@ -334,16 +397,20 @@ def test_phases_follow_each_other(tmp_path, small, run):
     first = run("first", steps=2)
     fields = yaml.safe_load((first.folder / "recipe.yaml").read_text())
     second = {**fields["phases"][0], "data": "folder", "root": str(tmp_path / "data"), "data_options": {}, "steps": 3}
+    second["val_every"] = 1
     fields["phases"].append(second)
     recipe = tmp_path / "two.yaml"
     recipe.write_text(yaml.safe_dump(fields))
-    done = train(recipe, out=tmp_path / "two", progress=False)
-    assert done.model.classes == ("left", "right")
+    with interrupt(monkeypatch, 2).context() as _, pytest.raises(Interrupted):  # the first phase has no batch 2
+        train(recipe, out=tmp_path / "two", progress=False)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "two/phase-2/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    written = (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns
+    done = train(resume=tmp_path / "two", progress=False)
+    assert (done.model.classes, done.step) == (("left", "right"), 3)
     assert (tmp_path / "two/phase-1/last/config.json").is_file()
     assert nls.from_pretrained(tmp_path / "two").classes == ("left", "right")
     assert same(weights(first.folder), weights(tmp_path / "two/phase-1"))
-    written = (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns
-    train(resume=tmp_path / "two", progress=False)
     assert (tmp_path / "two/phase-1/last/model.safetensors").stat().st_mtime_ns == written
 
 

@@ -9,7 +9,17 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from nonlocalseg.cli import conversion, datasets, explaining, listing, measuring, prediction, training
+from nonlocalseg.cli import (
+    conversion,
+    datasets,
+    evaluation,
+    explaining,
+    listing,
+    measuring,
+    prediction,
+    reporting,
+    training,
+)
 from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, explain, interrupted
 from nonlocalseg.cli.parsing import PROGRAM, Verb, parse
 
@@ -19,9 +29,12 @@ VERBS: dict[str, Verb] = {
     "check-data": Verb(datasets.check_data, ("data",)),
     "prepare": Verb(datasets.prepare, ("data",)),
     "train": Verb(training.train, ("recipe",), like=training.train_function),
-    "evaluate": Verb(training.evaluate, ("model",), like=training.evaluate_function),
+    "evaluate": Verb(
+        evaluation.evaluate, ("models",), like=evaluation.evaluate_function, without=("model", "progress")
+    ),
     "predict": Verb(prediction.predict, ("model", "paths")),
     "explain": Verb(explaining.explain, ("model", "image")),
+    "report": Verb(reporting.report, ("run",), like=reporting.report_function),
     "submit": Verb(datasets.submit, ("data", "model"), like=datasets.submit_function),
     "convert": Verb(conversion.convert, ("source_file",)),
     "benchmark": Verb(measuring.benchmark, ("what",)),

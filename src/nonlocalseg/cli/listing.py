@@ -27,7 +27,7 @@ def list_(
 
     Args:
         what: what to list.
-        data: only the recipes for this data set, or only this data set, with its classes.
+        data: only the recipes for this data set, or only this data set, with its classes and the files it expects.
         backbone: the timm backbone under the models.
         size: height and width of the image; one number for both.
         num_classes: number of classes.
@@ -53,6 +53,8 @@ def list_(
             console.print(note)
     else:
         console.print(_datasets(data))
+        if data is not None:
+            console.print(_files(data), highlight=False, markup=False)
 
 
 def _models(backbone: str, size: tuple[int, int], num_classes: int) -> Table:
@@ -105,14 +107,14 @@ def _datasets(data: str | None) -> Table:
 
 
 def _recipes(data: str | None) -> tuple[Table, list[str]]:
-    """The table, and what the notes of its recipes say."""
+    """The table, and what the notes of its recipes say, by the numbers in its last column."""
     from rich.table import Table
 
     from nonlocalseg.training.recipes import RECIPES
 
-    table = Table("recipe", "data set", "steps", "batch", "crop", "published")
+    table = Table("recipe", "data set", "steps", "batch", "crop", "published", "note")
     table.columns[0].no_wrap = True
-    notes: dict[str, None] = {}
+    notes: dict[str, int] = {}
     for recipe in RECIPES.values():
         phases = recipe.phases
         if data is None or any(phase.data == data for phase in phases):
@@ -123,14 +125,23 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
                 [f"{phase.crop[0]}x{phase.crop[1]}" for phase in phases],
                 [_figure(one) for one in recipe.published],
             )
-            table.add_row(recipe.name, *("\n".join(column) for column in columns))
-            notes |= {recipe.notes: None} if recipe.notes else {}
-    return table, list(notes)
+            number = str(notes.setdefault(recipe.notes, len(notes) + 1)) if recipe.notes else ""
+            table.add_row(recipe.name, *("\n".join(column) for column in columns), number)
+    return table, [f"note {number}: {text}" for text, number in notes.items()]
 
 
 def _figure(one: Published) -> str:
     how = "" if one.inference == "whole" else f"; {one.inference}"
     return f"{one.metric} {one.value} ({one.table}{how})"
+
+
+def _files(data: str) -> str:
+    """Where the data set's files are expected, and what is odd about them: the docstring of its class."""
+    import inspect
+
+    from nonlocalseg.data.catalog import DATASETS
+
+    return inspect.getdoc(DATASETS[data]) or ""
 
 
 def _about(kind: type) -> str:

@@ -188,10 +188,11 @@ def _kind(hint: Any) -> tuple[Any, bool, bool, bool]:
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     parts = [part for part in (typing.get_args(hint) if union else (hint,)) if part is not type(None)]
     plain = [part for part in parts if part in (int, float, str, bool)]
+    several = any(parts[0] in typing.get_args(part) for part in parts[1:])  # a word, or a sequence of such words
     for part in parts:
         origin, inner = typing.get_origin(part), typing.get_args(part)
         if origin is Literal:
-            return inner, False, False, False
+            return inner, several, False, False
         if origin is not None and issubclass(origin, Mapping):
             return dict, False, False, False
         if origin is not None and issubclass(origin, Sequence):

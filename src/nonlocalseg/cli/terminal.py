@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -74,3 +74,8 @@ def check_folder(path: str | Path, flag: str = "--out") -> Path:
 def percent(share: object) -> str:
     """0.5 as 50.00; a dash for what is undefined."""
     return f"{100 * share:.2f}" if isinstance(share, (int, float)) and share == share else "-"
+
+
+def merged(options: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`options` and those of `named` that are given; None where there are none."""
+    return {**(options or {}), **{name: value for name, value in named.items() if value is not None}} or None

@@ -1,14 +1,12 @@
-"""The verbs that train and measure: train, evaluate, demo."""
+"""The verbs that train: train, demo."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from nonlocalseg.cli.terminal import check_device, check_folder, output, percent
+from nonlocalseg.cli.terminal import merged, output, percent
 
 
 def train(
@@ -50,8 +48,8 @@ def train(
     """
     named = {"wiring": wiring, "output_stride": output_stride, "stage_heads": stage_heads or None}
     run = (dry_run_function() if dry_run else train_function())(
-        model_options=_merged(model_options, named),
-        data_options=_merged(data_options, {"val_fraction": val_fraction}),
+        model_options=merged(model_options, named),
+        data_options=merged(data_options, {"val_fraction": val_fraction}),
         **options,
     )
     if dry_run or os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes, the first speaks
@@ -60,56 +58,6 @@ def train(
     if run.miou is not None:
         console.print(f"validation mIoU {percent(run.miou)} %")
     console.print(f"next: nonlocalseg evaluate {run.folder} ..., or nonlocalseg predict {run.folder} PHOTOS --out DIR")
-
-
-def evaluate(
-    model: str,
-    *,
-    out: str | None = None,
-    val_fraction: float | None = None,
-    data_options: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> None:
-    """Measure a model against the labels of a data set: IoU per class, mIoU, accuracies.
-
-    MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub. The figures are written as JSON and
-    CSV, too: all of them, the table per class, and one line per image.
-
-    Args:
-        model: the model.
-        out: folder for the JSON and CSV files; by default evaluation/ in the folder of the model.
-        val_fraction: for --data folder with one folder of images: the same share as in training.
-        data_options: further options of the data set, such as length=200.
-
-    Examples:
-        nonlocalseg evaluate runs/camvid --data camvid --root CamVid --split test
-        nonlocalseg evaluate runs/mine --data folder --root my-images --flip --scales 0.75 1.0 1.25
-        nonlocalseg evaluate runs/mine --data folder --root my-images --mode slide --crop 512 --stride 0.667
-    """
-    from rich.table import Table
-
-    check_device(options.get("device"))
-    folder = check_folder(_beside(model) if out is None else out)
-    result = evaluate_function()(
-        model,
-        out=folder,
-        data_options=_merged(data_options, {"val_fraction": val_fraction}),
-        progress=sys.stderr.isatty(),
-        **options,
-    )
-    table = Table("class", *(("IoU %", "accuracy %", "precision %", "pixels")))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in result.scores.per_class(result.classes):
-        figures = (percent(row[name]) for name in ("iou", "recall", "precision"))
-        table.add_row(str(row["class"]), *figures, f"{row['pixels']:,}")
-    console, scores = output(), result.scores
-    console.print(table)
-    low, high = result.interval
-    console.print(f"mIoU            {percent(scores.mean_iou)} %  (95 % interval {percent(low)} to {percent(high)})")
-    console.print(f"mean accuracy   {percent(scores.mean_accuracy)} %")
-    console.print(f"pixel accuracy  {percent(scores.pixel_accuracy)} %")
-    console.print(f"{len(result.images)} images in {result.seconds:.1f} s; figures in {folder}")
 
 
 def demo(**options: Any) -> None:
@@ -136,24 +84,7 @@ def dry_run_function() -> Callable[..., Any]:
     return dry_run
 
 
-def evaluate_function() -> Callable[..., Any]:
-    from nonlocalseg.training.evaluation import evaluate
-
-    return evaluate
-
-
 def demo_function() -> Callable[..., Any]:
     from nonlocalseg.training.demo import demo
 
     return demo
-
-
-def _merged(options: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`options` and those of `named` that are given; None where there are none."""
-    return {**(options or {}), **{name: value for name, value in named.items() if value is not None}} or None
-
-
-def _beside(model: str) -> Path:
-    """evaluation/ in the folder of the model, or here for a model from the hub."""
-    folder = Path(model)
-    return folder / "evaluation" if folder.is_dir() else Path("evaluation") / model.replace("/", "-")

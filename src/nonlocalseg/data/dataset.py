@@ -217,7 +217,7 @@ def _by_stem(files: Iterable[Path], root: Path) -> dict[str, Path]:
 
 def _folder(root: str | Path | None) -> Path:
     if root is None:
-        raise ValueError("root is missing: name the folder of the data set")
+        raise ValueError("no root is given: add --root DIR, the folder of the data set")
     path = Path(root).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; root is the folder of the data set")

@@ -65,6 +65,8 @@ class PASCALContext(SegmentationDataset):
     the colour of bicycle; here it has one of its own.
     """
 
+    classes = CLASSES[1:]
+    palette = PALETTE[1:]
     splits = ("train", "val", "trainval")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 4998, "val": 5105, "trainval": 10103}
 
@@ -79,8 +81,8 @@ class PASCALContext(SegmentationDataset):
     ) -> None:
         """background: 60 classes, of which background is the first; without it background is ignored."""
         self.background = background
-        self.classes = CLASSES if background else CLASSES[1:]
-        self.palette = PALETTE if background else PALETTE[1:]
+        if background:
+            self.classes, self.palette = CLASSES, PALETTE
         super().__init__(root, split, transform, strict=strict)
 
     def find_pairs(self) -> tuple[list[Pair], list[Path]]:

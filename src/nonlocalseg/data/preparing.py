@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,35 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did: files written, files that were there already, and the pairs of each split afterwards."""
+    """What `prepare` did: files written, files that were there already, and the pairs of each split afterwards.
+
+    `published` has the pairs of the published data set by split, as far as known; `missing` why a split is not there.
+    """
 
     written: int
     kept: int
     pairs: dict[str, int]
+    published: Mapping[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        pairs = ", ".join(f"{count} in {split}" for split, count in self.pairs.items())
         done = f"{self.written} files written, {self.kept} were there" if self.written + self.kept else "nothing to do"
-        return f"{done}; image/label pairs: {pairs}"
+        return "\n".join([f"{done}; image/label pairs: {', '.join(map(self._spell, self.pairs))}", *self._missing()])
+
+    def _spell(self, split: str) -> str:
+        count, published = self.pairs[split], self.published.get(split, self.pairs[split])
+        return f"{count} in {split}" + (f" (published: {published})" if count != published else "")
+
+    def _missing(self) -> list[str]:
+        return [f"split {split} is not there: {reason}" for split, reason in self.missing.items()]
 
 
 def prepare(data: str, root: str | Path, workers: int | None = None, progress: Progress | None = None) -> Prepared:
     """Make what the data set `data` in `root` lacks, in parallel, and check the result.
 
-    A data set that needs no preparation is only checked. Files are written whole or not at all and those that are
-    there are kept, so an interrupted run goes on where it was. Each label image is read back once written, and at the
-    end every split whose images are there is opened.
+    A data set that needs no preparation, or that is there in a form that needs none, is only checked. Files are written
+    whole or not at all and those that are there are kept, so an interrupted run goes on where it was. Each label image
+    is read back once written, and at the end every split whose images are there is opened.
 
     workers: threads; by default one for each core. Raises `FileNotFoundError` and `ValueError` for a download that
     is missing or damaged, and `ValueError` for an unknown `data`.
@@ -53,11 +65,16 @@ def prepare(data: str, root: str | Path, workers: int | None = None, progress: P
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; root is the folder of the data set")
-    tasks = list(PREPARATIONS[data](folder)) if data in PREPARATIONS else []
+    try:
+        tasks = list(PREPARATIONS[data](folder)) if data in PREPARATIONS else []
+    except FileNotFoundError:
+        with suppress(FileNotFoundError):
+            return Prepared(0, 0, *_open_splits(data, folder))
+        raise
     missing = [task for task in tasks if not task[0].exists()]
     for _ in (progress or _silent)(_run(missing, workers), len(missing)):
         pass
-    return Prepared(len(missing), len(tasks) - len(missing), _open_splits(data, folder))
+    return Prepared(len(missing), len(tasks) - len(missing), *_open_splits(data, folder))
 
 
 def _silent(finished: Iterable[Any], _count: int) -> Iterable[Any]:
@@ -81,15 +98,18 @@ def _do(task: Task) -> Path:
     return path
 
 
-def _open_splits(data: str, root: Path) -> dict[str, int]:
-    """The number of pairs of each split that is there. Raises the error of the first one where none is."""
+def _open_splits(data: str, root: Path) -> tuple[dict[str, int], Mapping[str, int], dict[str, str]]:
+    """The pairs of each split that is there, the published ones, and why the others are not.
+
+    Raises the error of the first split where none is there.
+    """
     pairs: dict[str, int] = {}
-    errors: list[Exception] = []
+    missing: dict[str, str] = {}
     for split in DATASETS[data].disjoint_splits(root):
         try:
             pairs[split] = len(DATASETS[data](root=root, split=split))
         except FileNotFoundError as error:
-            errors.append(error)
-    if not pairs and errors:
-        raise errors[0]
-    return pairs
+            missing[split] = str(error)
+    if not pairs and missing:
+        raise FileNotFoundError(next(iter(missing.values())))
+    return pairs, DATASETS[data].expected_counts, missing

@@ -1,4 +1,4 @@
-"""What a run leaves on disk and on the screen: checkpoints, the model, metrics.csv, TensorBoard, the progress bar."""
+"""What a run leaves on disk and on the screen: recipe.yaml, checkpoints, the model, metrics.csv, the progress bar."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nonlocalseg.files import writing
 from nonlocalseg.training.module import poly_factor
+from nonlocalseg.training.options import Plan, write_plan
 from nonlocalseg.training.phases import Phase
 
 LOG_EVERY = 20  # steps
@@ -75,6 +76,17 @@ class Checkpoints(lightning.Callback):
         if better and trainer.is_global_zero:
             with writing(last.with_name("best.ckpt")) as temporary:
                 shutil.copyfile(last, temporary)
+
+
+class RecipeFile(lightning.Callback):
+    """Writes `recipe.yaml` when training begins: a resumed run that cannot begin keeps the one that it has."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path, self.plan = path, plan
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            write_plan(self.path, self.plan)
 
 
 class MetricsFile(lightning.Callback):

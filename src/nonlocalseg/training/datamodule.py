@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 from collections.abc import Iterator
@@ -101,16 +102,25 @@ def collate(items: list[Any]) -> dict[str, Any]:
     return {key: torch.stack([item[key].as_subclass(torch.Tensor) for item in items]) for key in keys}
 
 
+def check_data_options(phase: Phase) -> None:
+    """ValueError that names the first of the `data_options` that the data set does not have."""
+    options = inspect.signature(DATASETS[phase.data]).parameters.keys() - {"root", "split", "transform", "strict"}
+    if unknown := sorted(phase.data_options.keys() - options):
+        known = f"it has {', '.join(sorted(options))}" if options else "it has none"
+        raise ValueError(f"data_options: {phase.data} has no option {unknown[0]!r}; {known}")
+
+
 def open_data(phase: Phase, split: str, transform: Any = None) -> list[SegmentationDataset]:
-    """The data sets of the `+`-joined splits. Raises ValueError where the data set's name is unknown or it is empty."""
+    """The data sets of the `+`-joined splits. ValueError for an unknown name or option, and where they are empty."""
     if phase.data not in DATASETS:
         raise ValueError(f"no data set is called {phase.data!r}; there are {', '.join(sorted(DATASETS))}")
+    check_data_options(phase)
     try:
         parts = [
             DATASETS[phase.data](root=phase.root, split=part, transform=transform, **phase.data_options)
             for part in split.split("+")
         ]
-    except TypeError as error:  # an unknown keyword
+    except TypeError as error:  # a value of another kind
         raise ValueError(f"data_options: {phase.data} does not take these ({error})") from error
     if not sum(len(part) for part in parts):
         raise ValueError(f"{phase.root or phase.data}: the split {split!r} holds no images")
@@ -134,8 +144,14 @@ class SegmentationData(lightning.LightningDataModule):
         )
         self.phase, self.seed, self.parts = phase, seed, parts
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
-        self.train_images = ConcatDataset(open_data(phase, phase.split, transform))
-        self.val_images = ConcatDataset(open_data(phase, phase.val_split)) if phase.val_split else None
+        self.train_images = self._labelled(phase.split, "train", transform)
+        self.val_images = self._labelled(phase.val_split, "validate") if phase.val_split else None
+
+    def _labelled(self, split: str, purpose: str, transform: Any = None) -> ConcatDataset:
+        parts = open_data(self.phase, split, transform)
+        if any(pair.label is None for part in parts for pair in part.pairs):
+            raise ValueError(f"{self.phase.root or self.phase.data}: the split {split!r} has no labels to {purpose} on")
+        return ConcatDataset(parts)
 
     def _loader(self, images: Dataset, batches: Any) -> DataLoader:
         return DataLoader(

@@ -24,8 +24,9 @@ from nonlocalseg.data.synthetic import FAR, LOCAL, SIGNAL, Synthetic
 from nonlocalseg.files import write_text
 from nonlocalseg.inference import evaluating, predict
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.training.evaluation import Evaluation, evaluate
+from nonlocalseg.training.evaluation import evaluate
 from nonlocalseg.training.recipes import find_recipe
+from nonlocalseg.training.results import Evaluation
 from nonlocalseg.training.running import train
 
 MODELS = ("fcn", "ann")

@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nonlocalseg.data.dataset import SegmentationDataset
-from nonlocalseg.files import write_text, writing
 from nonlocalseg.inference import check_options, evaluating, infer
-from nonlocalseg.metrics import Scores, bootstrap_mean_iou, confusion_matrix, scores
+from nonlocalseg.metrics import BoundaryMetric, bootstrap_mean_iou, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.training.datamodule import open_data
 from nonlocalseg.training.recipes import Phase
+from nonlocalseg.training.results import Evaluation
+from nonlocalseg.training.settings import find_setting
 
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """The scores of one model on one split.
-
-    images: one row per image: name, miou, pixel_accuracy, valid pixels. counts: int64 [N, K, 3], true positives, false
-    positives and false negatives per image and class, for `bootstrap_difference`. seconds: of inference alone.
-    settings: what was evaluated and how. interval: 95 % bootstrap interval of the mIoU over the images.
-    """
-
-    scores: Scores
-    classes: tuple[str, ...]
-    confusion: Tensor
-    images: list[dict[str, Any]]
-    counts: Tensor
-    interval: tuple[float, float]
-    seconds: float
-    settings: dict[str, Any]
-
-    def write(self, folder: str | Path) -> Path:
-        """Write DATA-SPLIT-MODE.json, the per-class table as .csv and the images as -images.csv; returns the first."""
-        stem = Path(folder) / f"{self.settings['data']}-{self.settings['split']}-{self.settings['mode']}"
-        report = {
-            "settings": self.settings,
-            **self.scores.to_dict(self.classes),
-            "interval": self.interval,
-            "seconds": round(self.seconds, 3),
-            "images": len(self.images),
-            "confusion": self.confusion.tolist(),
-        }
-        _write_rows(stem.with_name(f"{stem.name}.csv"), self.scores.per_class(self.classes))
-        _write_rows(stem.with_name(f"{stem.name}-images.csv"), self.images)
-        return write_text(stem.with_name(f"{stem.name}.json"), json.dumps(report, indent=1) + "\n")
+BOUNDARY_IOU_DILATION = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 
 
 def evaluate(
@@ -75,6 +42,8 @@ def evaluate(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     average: Literal["probabilities", "logits"] = "probabilities",
+    setting: str | None = None,
+    boundary: bool = False,
     precision: Literal["32", "bf16", "16"] = "32",
     fast: bool = False,
     data_options: Mapping[str, Any] | None = None,
@@ -84,6 +53,8 @@ def evaluate(
     progress: bool = True,
 ) -> Evaluation:
     """Measure a model on a labelled split.
+
+    Under `torchrun` the images are dealt to the processes, each once, and every process returns the scores of all.
 
     Raises ValueError where the model's classes are not those of the data, where the split has no labels, and for
     options that make no sense; FileNotFoundError for a missing model or root.
@@ -99,63 +70,104 @@ def evaluate(
         scales: factors at which every image is seen; the scores are averaged.
         flip: see every image mirrored as well.
         average: what is averaged over windows, scales and flips.
+        setting: a paper's way to measure, instead of mode, crop, stride, scales, flip and average: ann-single,
+            ann-cityscapes-test, ann-ade20k, ann-pascal-context, gald-crop, gald-whole, gald-multi-scale or
+            gald-crop-multi-scale.
+        boundary: measure boundary F (GALD, Table V) and Boundary IoU as well.
         precision: 32, bf16 or 16.
         fast: the fastest form of the model on this device, which may mean half precision; it says what it chose.
         data_options: further options of the data set.
         device: cpu, cuda, ...; by default a GPU where there is one.
         workers: processes that read images.
-        out: folder for the JSON and CSV files; by default none are written.
+        out: folder for the files, see `Evaluation.write`; by default none are written.
         progress: show progress.
     """
-    check_options(mode, crop, stride, scales, average)
+    options = dict(mode=mode, crop=crop, stride=stride, scales=tuple(scales), flip=flip, average=average)
+    if setting is not None:
+        options = _named(setting, options)
+    check_options(**{name: value for name, value in options.items() if name != "flip"})  # pyright: ignore
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rank, processes = _processes(where)
+    if processes > 1 and where.type == "cuda":
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
     network: nn.Module = model if isinstance(model, nn.Module) else from_pretrained(model)
     parts = open_data(Phase(data=data, root=root, data_options=data_options or {}), split)
     classes = parts[0].classes
     _check_classes(network, classes, data)
-    options = dict(mode=mode, crop=crop, stride=stride, scales=tuple(scales), flip=flip, average=average)
-    if mode == "whole" and tuple(scales) == (1.0,) and not flip:
+    if options["mode"] == "whole" and options["scales"] == (1.0,) and not options["flip"]:
         options["average"] = "logits"  # one pass: nothing to average
     half = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[precision]
     network.to(where)
+    console = Console(quiet=not progress or rank > 0, stderr=True)
     chosen: dict[str, Any] = {"precision": precision}
     if fast:
         network = _sped_up(network, where, precision)
         chosen = {"fast": list(network.choices)}
-        Console(quiet=not progress, stderr=True).print(f"fast: {', '.join(network.choices)}", highlight=False)
-    rows, confusions, seconds = [], [], 0.0
+        console.print(f"fast: {', '.join(network.choices)}", highlight=False)
+    found: list[tuple[str, Tensor]] = []
+    edges = BoundaryMetric(len(classes), dilation_ratio=BOUNDARY_IOU_DILATION).to(where) if boundary else None
+    seconds = 0.0
     loader = DataLoader(
-        _Read(parts), batch_size=None, num_workers=min(4, os.cpu_count() or 1) if workers is None else workers
+        _Read(parts, rank, processes),
+        batch_size=None,
+        num_workers=min(4, os.cpu_count() or 1) if workers is None else workers,
     )
     with evaluating(network), torch.autocast(where.type, dtype=half, enabled=half is not None):
-        for name, image, label in track(loader, "evaluating", console=Console(quiet=not progress, stderr=True)):
+        for name, image, label in track(loader, "evaluating", console=console):
             if image is None:
                 raise ValueError(label)
             if label is None:
                 raise ValueError(f"{root or data}: the split {split!r} has no labels to evaluate against")
             start = time.perf_counter()
             logits = infer(network, image[None].to(where), align_corners=network.align_corners, **options)  # pyright: ignore
-            confusion = confusion_matrix(logits.argmax(1)[0], label.to(where).long(), len(classes)).cpu()
+            prediction, target = logits.argmax(1)[0], label.to(where).long()
+            found.append((name, confusion_matrix(prediction, target, len(classes)).cpu()))
             seconds += time.perf_counter() - start
-            found = scores(confusion)
-            rows.append(
-                {
-                    "name": name,
-                    "miou": found.mean_iou,
-                    "pixel_accuracy": found.pixel_accuracy,
-                    "pixels": int(confusion.sum()),
-                }
-            )
-            confusions.append(confusion)
+            if edges is not None:
+                edges.update(prediction, target)
+    named = {"setting": setting} if setting else {}
     settings = {
         "model": str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         "data": data,
         "split": split,
+        **named,
+        **options,
+        **chosen,
     }
-    result = _collect(confusions, rows, classes, seconds, settings | options | chosen)
-    if out is not None:
+    if processes > 1:
+        found, seconds = _gathered(found, seconds, processes)
+    result = _collect(found, classes, seconds, settings, edges)
+    if out is not None and rank == 0:
         result.write(out)
     return result
+
+
+def _named(setting: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a named setting; ValueError where one of them is given as well."""
+    fixed = find_setting(setting).options
+    plain = {"mode": "whole", "crop": None, "stride": None, "scales": (1.0,), "flip": False, "average": "probabilities"}
+    for name, value in given.items():
+        if value != plain[name]:
+            raise ValueError(f"--setting {setting} fixes --{name}: give one of the two")
+    return fixed
+
+
+def _processes(device: torch.device) -> tuple[int, int]:
+    """This process's rank and how many there are; joins those that `torchrun` started."""
+    if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def _gathered(
+    found: list[tuple[str, Tensor]], seconds: float, processes: int
+) -> tuple[list[tuple[str, Tensor]], float]:
+    """What all processes found, in the order of the data, and their seconds together; each image was seen once."""
+    shares: list[Any] = [None] * processes
+    dist.all_gather_object(shares, (found, seconds))
+    longest = max(len(share) for share, _ in shares)
+    merged = [share[i] for i in range(longest) for share, _ in shares if i < len(share)]
+    return merged, sum(part for _, part in shares)
 
 
 def _sped_up(network: nn.Module, device: torch.device, precision: str) -> SpedUp:
@@ -169,8 +181,8 @@ def _sped_up(network: nn.Module, device: torch.device, precision: str) -> SpedUp
 class _Read(Dataset):
     """(name, image uint8 [3, H, W], label uint8 [H, W] or None); (name, None, message) for what cannot be read."""
 
-    def __init__(self, parts: list[SegmentationDataset]) -> None:
-        self.items = [(part, index) for part in parts for index in range(len(part))]
+    def __init__(self, parts: list[SegmentationDataset], rank: int, processes: int) -> None:
+        self.items = [(part, index) for part in parts for index in range(len(part))][rank::processes]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -198,19 +210,27 @@ def _check_classes(network: nn.Module, classes: tuple[str, ...], data: str) -> N
 
 
 def _collect(
-    confusions: list[Tensor], rows: list[dict[str, Any]], classes: tuple[str, ...], seconds: float, settings: dict
+    found: list[tuple[str, Tensor]],
+    classes: tuple[str, ...],
+    seconds: float,
+    settings: dict[str, Any],
+    edges: BoundaryMetric | None,
 ) -> Evaluation:
-    every = torch.stack(confusions)  # [N, K, K + 1]
-    confusion = every.sum(0)
+    rows = []
+    for name, confusion in found:
+        one = scores(confusion)
+        rows.append(
+            {
+                "name": name,
+                "miou": one.mean_iou,
+                "pixel_accuracy": one.pixel_accuracy,
+                "pixels": int(confusion.sum()),
+            }
+        )
+    every = torch.stack([confusion for _, confusion in found])  # [N, K, K + 1]
     hits = every.diagonal(dim1=1, dim2=2)  # [N, K]
     counts = torch.stack([hits, every[..., :-1].sum(1) - hits, every.sum(2) - hits], dim=2)
+    boundary = None if edges is None else edges.compute()
     return Evaluation(
-        scores(confusion), classes, confusion, rows, counts, bootstrap_mean_iou(counts), seconds, settings
+        scores(every.sum(0)), classes, rows, counts, bootstrap_mean_iou(counts), seconds, settings, boundary
     )
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from timm.layers import convert_sync_batchnorm
 
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.presets import create_model
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.training.bookkeeping import Checkpoints, MetricsFile, ProgressBar
+from nonlocalseg.training.bookkeeping import Checkpoints, MetricsFile, ProgressBar, RecipeFile
 from nonlocalseg.training.datamodule import SegmentationData, mix_seed, open_data
+from nonlocalseg.training.loggers import logging_to
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.options import PRECISIONS, Plan
 from nonlocalseg.training.recipes import Phase
@@ -61,20 +62,26 @@ def fit_phase(
     """Train `model` through phase `index` of `plan`, from `checkpoint` on where one is given."""
     phase, seed = plan.phases[index], mix_seed(plan.seed, index)
     save_memory(model, plan)
+    if plan.sync_batchnorm:
+        convert_sync_batchnorm(model)  # timm's: torch's, which Lightning takes, drops the activation in timm's norms
     mean = model.mean.flatten().tolist()
     images = SegmentationData(phase, (mean[0], mean[1], mean[2]), seed, plan.workers, plan.accumulate)
     module = SegmentationTraining(model, phase, seed, plan.channels_last)
-    keeper = Checkpoints(folder, {"classes": list(model.classes)})
+    recipe = (folder.parent if len(plan.phases) > 1 else folder) / "recipe.yaml"
+    keeper = Checkpoints(folder, {"classes": list(model.classes), "optimizer": phase.optimizer})
+    metrics = MetricsFile(folder / "metrics.csv", model.classes)
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    trainer = lightning.Trainer(
-        **_trainer_options(plan, phase),
-        callbacks=[MetricsFile(folder / "metrics.csv", model.classes), keeper, ProgressBar(console)],
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        default_root_dir=folder,
-    )
-    console.print(_summary(plan, model, images, folder), highlight=False)
+    options = {name: value for name, value in asdict(plan).items() if name != "phases"} | asdict(phase)
     try:
-        trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        with logging_to(plan.logger, folder, _run_name(plan, folder), options) as loggers:
+            trainer = lightning.Trainer(
+                **_trainer_options(plan, phase),
+                callbacks=[RecipeFile(recipe, plan), metrics, keeper, ProgressBar(console)],
+                logger=loggers,
+                default_root_dir=folder,
+            )
+            console.print(_summary(plan, index, model, images, folder), highlight=False)
+            trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     finally:
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
     last = module.evaluated
@@ -91,7 +98,6 @@ def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
         precision=PRECISIONS[plan.precision],
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=phase.gradient_clip,
-        sync_batchnorm=plan.sync_batchnorm,
         deterministic="warn" if plan.deterministic and torch.cuda.is_available() else None,
         val_check_interval=phase.interval * plan.accumulate,
         check_val_every_n_epoch=None,
@@ -102,6 +108,11 @@ def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _run_name(plan: Plan, folder: Path) -> str:
+    """How the services call the run: as its folder, with the number of the phase where there are several."""
+    return "-".join(folder.absolute().parts[-2 if len(plan.phases) > 1 else -1 :])
 
 
 def save_memory(model: Segmenter, plan: Plan) -> None:
@@ -116,10 +127,11 @@ def save_memory(model: Segmenter, plan: Plan) -> None:
         switch(True)
 
 
-def check_resumable(checkpoint: Path, classes: tuple[str, ...]) -> None:
-    """ValueError where the checkpoint cannot be read or was made for other classes."""
+def check_resumable(checkpoint: Path, classes: tuple[str, ...], optimizer: str) -> None:
+    """ValueError where the checkpoint cannot be read or was made for other classes or by another optimizer."""
     try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["nonlocalseg"]["classes"]
+        ours = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["nonlocalseg"]
+        stored, before = ours["classes"], ours.get("optimizer", optimizer)
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError, OSError) as error:
         raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy of it") from error
     if len(stored) != len(classes):
@@ -127,15 +139,21 @@ def check_resumable(checkpoint: Path, classes: tuple[str, ...]) -> None:
             f"{checkpoint} was trained for {len(stored)} classes and the data has {len(classes)}: resume with "
             "the run's own data, or start a new run with --init-from"
         )
+    if before != optimizer:
+        raise ValueError(
+            f"{checkpoint} holds the state of {before}, which {optimizer} cannot go on from: leave out --optimizer, or "
+            "start a new run with --init-from"
+        )
 
 
-def _summary(plan: Plan, model: Segmenter, images: SegmentationData, folder: Path) -> str:
+def _summary(plan: Plan, index: int, model: Segmenter, images: SegmentationData, folder: Path) -> str:
     phase = images.phase
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     validated = f"{len(images.val_images)} to validate on" if images.val_images is not None else "no validation"
-    start = "" if plan.pretrained or plan.backbone_weights or plan.init_from else ", from random weights"
+    start = "" if index or plan.pretrained or plan.backbone_weights or plan.init_from else ", from random weights"
+    number = f"phase {index + 1} of {len(plan.phases)}: " if len(plan.phases) > 1 else ""
     return (
-        f"{plan.model} on {plan.backbone} ({parameters:.1f} M parameters{start}); {phase.data}: "
+        f"{number}{plan.model} on {plan.backbone} ({parameters:.1f} M parameters{start}); {phase.data}: "
         f"{len(images.train_images)} images to train on, {validated}; {phase.steps} steps of {phase.batch_size} "
         f"-> {folder}"
     )

@@ -39,6 +39,24 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return copy.requires_grad_(False)  # or DDP would wait for its gradients
 
 
+def phase_loss(phase: Phase, num_classes: int) -> SegmentationLoss:
+    """The loss of a phase; ValueError where its options do not fit each other or the number of classes."""
+    if phase.class_weights is not None and len(phase.class_weights) != num_classes:
+        raise ValueError(
+            f"class_weights has {len(phase.class_weights)} numbers for {num_classes} classes: give one each"
+        )
+    return SegmentationLoss(
+        ohem=phase.ohem,
+        threshold=phase.ohem_threshold,
+        min_kept=phase.ohem_min_kept,
+        rule=phase.ohem_rule,  # pyright: ignore[reportArgumentType]  # checked there
+        auxiliary_weight=phase.auxiliary_weight,
+        class_weights=phase.class_weights,
+        terms=phase.terms,
+        average=phase.loss_average,  # pyright: ignore[reportArgumentType]
+    )
+
+
 class SegmentationTraining(lightning.LightningModule):
     """Trains `model` as `phase` says. `evaluated` is what validation sees: the average where there is one."""
 
@@ -46,16 +64,7 @@ class SegmentationTraining(lightning.LightningModule):
         super().__init__()
         self.model, self.phase, self.seed, self.channels_last = model, phase, seed, channels_last
         self.ema = averaged(model, phase.ema) if phase.ema else None
-        self.loss = SegmentationLoss(
-            ohem=phase.ohem,
-            threshold=phase.ohem_threshold,
-            min_kept=phase.ohem_min_kept,
-            rule=phase.ohem_rule,  # pyright: ignore[reportArgumentType]  # checked there
-            auxiliary_weight=phase.auxiliary_weight,
-            class_weights=phase.class_weights,
-            terms=phase.terms,
-            average=phase.loss_average,  # pyright: ignore[reportArgumentType]
-        )
+        self.loss = phase_loss(phase, model.num_classes)  # pyright: ignore[reportArgumentType]
         self.metric = SegmentationMetric(model.num_classes)  # pyright: ignore[reportArgumentType]
         self.scores: Scores | None = None
         self._skipped = 0

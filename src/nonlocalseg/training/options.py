@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from nonlocalseg.data.catalog import DATASETS
 from nonlocalseg.files import write_text
+from nonlocalseg.training.loggers import LOGGERS
 from nonlocalseg.training.recipes import Phase, find_recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -43,9 +46,12 @@ class Plan:
     """Recompute the backbone's activations in the backward pass, to save memory; batch norm then counts each batch twice
     in its running statistics."""
     channels_last: bool = False
-    sync_batchnorm: bool = False
+    sync_batchnorm: bool | None = None
+    """Batch norm over all devices; None where there are several GPUs, as both papers and mmsegmentation train."""
     deterministic: bool = True
     """GPU kernels that give the same result each time; CPU training always does."""
+    logger: Sequence[str] = ("tensorboard",)
+    """Where the curves go beside metrics.csv: `tensorboard`, `wandb`, `mlflow`."""
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -64,6 +70,16 @@ class Plan:
                 )
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}: give 0 or more")
+        for name in self.logger:
+            if name not in LOGGERS:
+                raise ValueError(f"logger {name!r} is not one of {', '.join(LOGGERS)}")
+
+
+def device_count(plan: Plan) -> int:
+    """The number of devices that a run uses: all GPUs, or a single CPU process, where the plan leaves it open."""
+    if isinstance(plan.devices, int) or str(plan.devices).isdigit():
+        return int(plan.devices)
+    return max(1, torch.cuda.device_count())
 
 
 PHASE_FIELDS = {f.name for f in dataclasses.fields(Phase)}
@@ -74,6 +90,13 @@ def _check_phase(phase: Phase) -> None:
     """ValueError in one line for the first option of `phase` that cannot work."""
     if not phase.data:
         raise ValueError("no data set is given: add --data NAME (see `nonlocalseg list datasets`) or a recipe")
+    for name in ("split", "val_split"):
+        splits = DATASETS[phase.data].splits if phase.data in DATASETS else ()
+        if splits and (
+            unknown := [part for part in (getattr(phase, name) or splits[0]).split("+") if part not in splits]
+        ):
+            known = ", ".join(splits) + (", or none" if name == "val_split" else "")
+            raise ValueError(f"{name}: {phase.data} has no split {unknown[0]!r}; choose from {known}")
     if len(phase.crop) != 2 or min(phase.crop) < 16:
         raise ValueError(f"crop is {tuple(phase.crop)}: give height and width of 16 pixels or more")
     if phase.optimizer not in ("sgd", "adamw"):
@@ -115,6 +138,9 @@ def resolve(source: str | Path | None, given: Mapping[str, Any]) -> Plan:
     for name in ("crop", "scale", "class_weights"):
         if isinstance(over_phase.get(name), list):
             over_phase[name] = tuple(over_phase[name])
+    if "logger" in over_plan:
+        chosen = over_plan["logger"]
+        over_plan["logger"] = (chosen,) if isinstance(chosen, str) else tuple(dict.fromkeys(chosen))
     if "model_options" in over_plan:
         over_plan["model_options"] = {**start.get("model_options", {}), **over_plan["model_options"]}
     if over_plan.get("backbone_weights") or over_plan.get("init_from"):
@@ -158,6 +184,7 @@ def read_plan(path: str | Path) -> dict[str, Any]:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         phases = tuple(Phase(**{key: _tuples(value) for key, value in phase.items()}) for phase in fields.pop("phases"))
+        fields = {key: _tuples(value) for key, value in fields.items()}
         Plan(phases=phases, **fields)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a recipe.yaml of this version: {str(error).splitlines()[0]}") from error

@@ -22,9 +22,16 @@ from nonlocalseg.data.synthetic import Synthetic
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.presets import create_model
-from nonlocalseg.training.datamodule import DrawOrder, SeededImages, SegmentationData, collate, mix_seed
-from nonlocalseg.training.module import SegmentationTraining, poly_factor
-from nonlocalseg.training.options import Plan, resolve
+from nonlocalseg.training.datamodule import (
+    DrawOrder,
+    SeededImages,
+    SegmentationData,
+    check_data_options,
+    collate,
+    mix_seed,
+)
+from nonlocalseg.training.module import SegmentationTraining, phase_loss, poly_factor
+from nonlocalseg.training.options import Plan, device_count, resolve
 from nonlocalseg.training.phases import Phase
 
 ASSUMED_CLASSES = 20
@@ -117,7 +124,7 @@ def dry_run(
 
 
 def _outlook(plan: Plan, phase: Phase, seed: int) -> Outlook:
-    devices = _devices(plan)
+    devices = device_count(plan)
     source, batch, classes, images = _first_batch(plan, phase, seed, devices)
     options = json.dumps(dict(plan.model_options), sort_keys=True)
     frozen = (phase.frozen_backbone, phase.frozen_batchnorm)
@@ -150,12 +157,6 @@ def _outlook(plan: Plan, phase: Phase, seed: int) -> Outlook:
     )
 
 
-def _devices(plan: Plan) -> int:
-    if isinstance(plan.devices, int) or str(plan.devices).isdigit():
-        return int(plan.devices)
-    return max(1, torch.cuda.device_count())
-
-
 def _first_batch(plan: Plan, phase: Phase, seed: int, devices: int) -> tuple[str, Tensor, int, int | None]:
     """What the batch is, its images [B, 3, H, W] (or one of them), the number of classes and of training images."""
     kind = DATASETS.get(phase.data)
@@ -165,14 +166,17 @@ def _first_batch(plan: Plan, phase: Phase, seed: int, devices: int) -> tuple[str
         order = DrawOrder(count, phase.steps, phase.batch_size, plan.accumulate, 0, devices, seed)
         reader = SeededImages(data.train_images, seed)
         batch = data.on_before_batch_transfer(collate([reader[draw] for draw in next(iter(order))]), 0)
-        if "label" not in batch:
-            raise ValueError(f"{phase.root or phase.data}: the split {phase.split!r} has no labels to train on")
-        return "the first of the training", batch["image"], len(data.train_images.datasets[0].classes), count  # pyright: ignore
+        classes = len(data.train_images.datasets[0].classes)  # pyright: ignore[reportAttributeAccessIssue]
+        phase_loss(phase, classes)
+        return "the first of the training", batch["image"], classes, count
     DrawOrder(1, phase.steps, phase.batch_size, plan.accumulate, 0, devices, seed)  # checks that the batch can be split
     scene = train_transform(phase.crop, phase.scale, phase.flip, phase.brightness)(
         tv_tensors.Image(torch.from_numpy(Synthetic(split="train").read(0)[0]).permute(2, 0, 1)), None
     )
+    check_data_options(phase)
     classes, note = _class_count(phase)
+    if not note:
+        phase_loss(phase, classes)
     counts = [kind.expected_counts.get(part) for part in phase.split.split("+")]
     images = None if None in counts else sum(count for count in counts if count)
     return f"drawn: no --root was given{note}", scene[0][None], classes, images
@@ -216,7 +220,9 @@ def _cost(
         return tensor
 
     image = torch.empty(1, 3, *size, device="meta")
-    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+    norms = {torch.ops.aten.native_batch_norm: lambda *_, **__: 0}  # or half of the time goes into taking them apart
+    counting = FlopCounterMode(display=False, custom_mapping=norms)
+    with counting as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = network(image)
     return Cost(
         sum(parameter.numel() for parameter in network.parameters()),

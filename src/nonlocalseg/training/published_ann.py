@@ -14,18 +14,24 @@ CITYSCAPES_WEIGHTS = (
     0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
 )  # fmt: skip
 
-OPEN = (
-    "What ANN's paper leaves open is as in the official code: its network (wiring=official), one rate for all layers, "
-    "brightness within 10 of 255 levels, OHEM over each of 8 GPUs by itself"
+CODE = (
+    "Steps, crop, batch, rate, OHEM and the auxiliary loss are those of ANN's paper. Where it is silent or its public code "
+    "differs, the code's: the network (wiring=official, ResNet-101 with a stem of three 3x3 convolutions; the paper's "
+    "equations are wiring=paper), the rate (1 - step/steps)^0.9 (the paper prints 1 - (...)^0.9), one rate for all "
+    "layers, OHEM below 0.7 with at least 100,000 pixels on each of 8 GPUs, brightness within 10 of 255 levels (here by "
+    "a factor). Not as in the code: RGB in place of BGR, and no change of aspect"
 )
 NOTES = {
-    "cityscapes": f"{OPEN}, class weights, weight decay 5e-4. Only here: RGB in place of BGR, and no change of aspect.",
-    "ade20k": f"{OPEN}, weight decay 1e-4; the poly rate is the paper's, images keep their own size before the scaling.",
-    "pascal_context": f"{OPEN}, weight decay 1e-4. 60 classes as in the paper; the code has 59 (--data-options "
-    "background=false).",
-    "coco_stuff_10k": f"{OPEN}. The supplement gives no schedule: PASCAL Context's, for as many epochs.",
-    "nyudv2": f"{OPEN}. The supplement gives no schedule: PASCAL Context's, for 200 epochs.",
+    "cityscapes": f"{CODE}. Class weights and weight decay 5e-4 are the code's, its 40,000 steps (hypes) are not: its "
+    "script and the paper have 60,000.",
+    "ade20k": f"{CODE}. Weight decay 1e-4 is the code's. The rate is the paper's, the code's falls by another rule "
+    "(lambda_range); images keep their size, where the code makes the short side 520, in the test as well.",
+    "pascal_context": f"{CODE}. Weight decay 1e-4 is the code's. 60 classes as in the paper; the code has 59 "
+    "(--data-options background=false).",
+    "coco_stuff_10k": f"{CODE}. The supplement gives no schedule: PASCAL Context's, for as many epochs.",
+    "nyudv2": f"{CODE}. The supplement gives no schedule: PASCAL Context's, for 200 epochs.",
 }
+SAMPLING = "The sampling changes in AFNB as well as in APNB: the paper does not say in which it changed."
 FLIP_6 = "whole, flip, scales 0.5 0.75 1 1.25 1.5 1.75"
 BACKBONE = "resnet101s"
 
@@ -108,7 +114,7 @@ def blocks() -> tuple[Recipe, ...]:
 
 
 def sampling() -> tuple[Recipe, ...]:
-    """Table 7, how anchors are sampled. The option changes AFNB as well as APNB: the paper does not say which it changed."""
+    """Table 7, how anchors are sampled."""
     rows = (
         ("random", (15,), 78.2),
         ("max", (15,), 78.1),
@@ -118,7 +124,7 @@ def sampling() -> tuple[Recipe, ...]:
         ("pyramid_average", (1, 2, 3, 6), 79.3),
         ("pyramid_average", (1, 4, 8, 12), 80.1),
     )
-    return tuple(
+    recipes = (
         _recipe(
             "ann",
             f"-{kind.replace('_', '-')}-{'.'.join(map(str, sizes))}",
@@ -129,6 +135,7 @@ def sampling() -> tuple[Recipe, ...]:
         )
         for kind, sizes, value in rows
     )
+    return tuple(replace(recipe, notes=f"{recipe.notes} {SAMPLING}") for recipe in recipes)
 
 
 def fused_layers() -> tuple[Recipe, ...]:
@@ -217,6 +224,7 @@ def _zoo(data: str, crop: tuple[int, int], steps: int, backbone: str, single: fl
             Published("model zoo", "mIoU", single, mode),
             Published("model zoo", "mIoU", several, f"{mode}, flip, scales 0.5 0.75 1 1.25 1.5 1.75"),
         ),
-        notes="mmsegmentation's settings. Of its colour changes only brightness is made; ADE20K and VOC 2012 images "
-        "keep their own size, where it first resizes the short side to 512; its rate ends at 1e-4 by another formula.",
+        notes="mmsegmentation's settings. Of its colour changes only brightness is made, by a factor; ADE20K and VOC 2012 "
+        "images keep their size, where it makes the short side 512, in the test as well; its rate ends at 1e-4 by another "
+        "formula.",
     )

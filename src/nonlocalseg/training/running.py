@@ -18,11 +18,12 @@ from rich.console import Console
 
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.training.evaluation import Evaluation, evaluate
+from nonlocalseg.training.evaluation import evaluate
 from nonlocalseg.training.fitting import check_resumable, fit_phase, start_model
-from nonlocalseg.training.options import Plan, resolve, write_plan
+from nonlocalseg.training.loggers import LoggerName, check_installed
+from nonlocalseg.training.options import Plan, device_count, resolve
 
-__all__ = ["Evaluation", "TrainingRun", "evaluate", "train"]
+__all__ = ["TrainingRun", "evaluate", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,7 @@ def train(
     devices: int | str | None = None,
     workers: int | None = None,
     seed: int | None = None,
+    logger: LoggerName | Sequence[LoggerName] | None = None,
     progress: bool = True,
 ) -> TrainingRun:
     """Train a model on a data set, from a recipe or from the options alone.
@@ -144,11 +146,13 @@ def train(
         channels_last: memory format channels_last, often faster on GPUs.
         accumulate: split each batch into this many parts, to save memory.
         checkpointing: recompute the backbone's activations, to save memory.
-        sync_batchnorm: batch norm over all devices.
+        sync_batchnorm: batch norm over all devices; by default where there are several GPUs.
         deterministic: false allows faster GPU kernels, with which no two runs are alike.
         devices: number of GPUs (or CPU processes), or auto.
         workers: processes that read images; by default up to four.
         seed: decides initial weights, order of images, augmentation and dropout.
+        logger: where the curves go beside metrics.csv, one or several of tensorboard, wandb (Weights & Biases; offline
+            with WANDB_MODE=offline) and mlflow; by default tensorboard.
         progress: show progress.
     """
     given = {name: value for name, value in locals().items() if value is not None}
@@ -176,13 +180,27 @@ def _with_saved_model(plan: Plan, given: Mapping[str, Any]) -> Plan:
         asked = given.get(name, getattr(plan, name) if plan.recipe else value)
         if asked != value:
             raise ValueError(f"{plan.init_from} has {name} {value}, not {asked}: leave out --{name}, or --init-from")
+    known = {"wiring": saved["wiring"], **saved["options"]}
+    for name, asked in given.get("model_options", {}).items():
+        if _listed(asked) != _listed(known.get(name)):
+            raise ValueError(
+                f"{plan.init_from} has {name} {known.get(name)}, not {asked}: leave out {name}, or --init-from"
+            )
     return replace(plan, **found)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as the lists that JSON keeps."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _on_this_machine(plan: Plan) -> Plan:
     """The plan with what depends on the machine filled in; ValueError for combinations that cannot work here."""
+    check_installed(plan.logger)
     if plan.workers is None:
         plan = replace(plan, workers=min(4, os.cpu_count() or 1))
+    if plan.sync_batchnorm is None:
+        plan = replace(plan, sync_batchnorm=torch.cuda.is_available() and device_count(plan) > 1)
     if torch.cuda.is_available():
         return plan
     if plan.precision == "16":
@@ -235,10 +253,10 @@ def _run(plan: Plan, folder: Path, resumed: bool, console: Console) -> TrainingR
         start = checkpoint if resumed and checkpoint.is_file() else None
         model = start_model(plan, phase, source)
         if start is not None:
-            check_resumable(start, model.classes)  # before the run's recipe.yaml takes over what is given now
+            check_resumable(start, model.classes, phase.optimizer)
         if rank_zero_only.rank == 0:
             os.environ["NONLOCALSEG_RUN"] = str(folder)  # read by the processes that Lightning starts
-            write_plan(folder / "recipe.yaml", plan)
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             fitted = fit_phase(plan, index, model, place, start, console)
         except BaseException as error:

@@ -1,0 +1,168 @@
+"""The verb that measures models against labels and with each other: evaluate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nonlocalseg.cli.terminal import check_device, check_folder, merged, output, percent, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nonlocalseg.training.results import Comparison, Evaluation
+
+
+def evaluate(
+    models: Sequence[str],
+    *,
+    compare: bool = False,
+    out: str | None = None,
+    val_fraction: float | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Measure models against the labels of a data set: IoU per class, mIoU, accuracies, boundaries, worst images.
+
+    A model is the folder of a run, a saved model, or a name on the Hugging Face hub; the .json of an earlier evaluation
+    stands for the model that it measured. The figures are written as JSON and CSV, the confusion matrix as a picture,
+    and the counts of each image and class as .npz. `torchrun --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the
+    images between processes.
+
+    Args:
+        models: the models.
+        compare: compare two models, class by class, with the 95 % interval of each difference (a paired bootstrap over
+            the images).
+        out: folder for the files; by default evaluation/ in the folder of the model. With several models each has a
+            folder of its name in it.
+        val_fraction: for --data folder with one folder of images: the same share as in training.
+        data_options: further options of the data set, such as length=200.
+
+    Examples:
+        nonlocalseg evaluate runs/camvid --data camvid --root CamVid --split test --boundary
+        nonlocalseg evaluate runs/mine --data folder --root my-images --flip --scales 0.75 1.0 1.25
+        nonlocalseg evaluate runs/mine --data folder --root my-images --mode slide --crop 512 --stride 0.667
+        nonlocalseg evaluate runs/fcn runs/ann --data camvid --root CamVid --split test --compare
+        nonlocalseg evaluate fcn/evaluation/camvid-test-whole.json runs/ann --data camvid --root CamVid --split test --compare
+    """
+    from nonlocalseg.training.results import Evaluation
+    from nonlocalseg.training.results import compare as compare_two
+
+    if compare and len(models) != 2:
+        raise ValueError(f"--compare takes two models; {len(models)} given")
+    check_device(options.get("device"))
+    folders = _folders(models, out)
+    stored = {model: Evaluation.read(model) for model in models if model.endswith(".json")}
+    results = []
+    for model, folder in zip(models, folders, strict=True):
+        if model in stored:
+            result = stored[model]
+        else:
+            result = evaluate_function()(
+                model,
+                out=folder,
+                data_options=merged(data_options, {"val_fraction": val_fraction}),
+                progress=sys.stderr.isatty(),
+                **options,
+            )
+        results.append(result)
+        if _first_process():
+            _show(result, folder, model if len(models) > 1 else "")
+    if compare and _first_process():
+        _show_comparison(compare_two(*results), models, folders[1])
+
+
+def evaluate_function() -> Callable[..., Any]:
+    from nonlocalseg.training.evaluation import evaluate
+
+    return evaluate
+
+
+def _folders(models: Sequence[str], out: str | None) -> list[Path]:
+    """Where the files of each model go; nothing is made yet."""
+    if out is None:
+        return [check_folder(_beside(model)) for model in models]
+    if len(models) == 1:
+        return [check_folder(out)]
+    names = [Path(model).name.removesuffix(".json") for model in models]
+    if len(set(names)) < len(names):
+        names = [f"{i}-{name}" for i, name in enumerate(names, start=1)]
+    return [check_folder(Path(out) / name) for name in names]
+
+
+def _beside(model: str) -> Path:
+    """evaluation/ in the folder of the model, the folder of an evaluation, or one here for a model from the hub."""
+    path = Path(model)
+    if model.endswith(".json"):
+        return path.parent
+    return path / "evaluation" if path.is_dir() else Path("evaluation") / model.replace("/", "-")
+
+
+def _first_process() -> bool:
+    """Of those that torchrun started, one prints."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _show(result: Evaluation, folder: Path, model: str) -> None:
+    table = _table("class", "IoU %", "accuracy %", "precision %", "pixels", title=model)
+    for row in result.scores.per_class(result.classes):
+        figures = (percent(row[name]) for name in ("iou", "recall", "precision"))
+        table.add_row(str(row["class"]), *figures, f"{row['pixels']:,}")
+    console, scores = output(), result.scores
+    console.print(table)
+    low, high = result.interval
+    console.print(f"mIoU            {percent(scores.mean_iou)} %  (95 % interval {percent(low)} to {percent(high)})")
+    console.print(f"mean accuracy   {percent(scores.mean_accuracy)} %")
+    console.print(f"pixel accuracy  {percent(scores.pixel_accuracy)} %")
+    console.print(f"fwIoU           {percent(scores.frequency_weighted_iou)} %  (weighted by frequency)")
+    if result.boundary is not None:
+        _show_boundary(result)
+    worst = ", ".join(f"{row['name']} {percent(row['miou'])}" for row in result.worst())
+    console.print(f"worst images    {worst}")
+    console.print(f"{len(result.images)} images in {result.seconds:.1f} s; figures in {folder / result.stem}.json")
+
+
+def _show_boundary(result: Evaluation) -> None:
+    found = result.boundary
+    assert found is not None
+    table = _table("boundary F within", "all classes %", "classes present %")
+    for (low, high), published, present in zip(found.radii, found.published, found.present, strict=True):
+        pixels = f"{low} px" if low == high else f"{low} to {high} px"
+        table.add_row(pixels, percent(published), percent(present))
+    output().print(table)
+    output().print("all classes: a class absent from an image counts as 1 there (GALD, Table V)")
+    if found.mean_boundary_iou is not None:
+        output().print(f"Boundary IoU    {percent(found.mean_boundary_iou)} %")
+
+
+def _show_comparison(comparison: Comparison, models: Sequence[str], folder: Path) -> None:
+    first, second = models
+    table = _table("class", "first %", "second %", "difference", "95 % interval")
+    for row in comparison.per_class():
+        difference = _signed(row["difference"]), f"{_signed(row['low'])} to {_signed(row['high'])}"
+        table.add_row(row["class"], percent(row["first"]), percent(row["second"]), *difference)
+    found, means = comparison.difference, [e.scores.mean_iou for e in (comparison.first, comparison.second)]
+    table.add_section()
+    interval = f"{_signed(found.low)} to {_signed(found.high)}"
+    table.add_row("mIoU", *map(percent, means), _signed(found.mean_iou), interval)
+    output().print(f"first: {first}\nsecond: {second}")
+    output().print(table)
+    output().print("an interval that holds 0 is no difference that these images can show")
+    path = comparison.write(folder)
+    say(f"figures in {path}")
+
+
+def _signed(share: float | None) -> str:
+    return "-" if share is None or share != share else f"{100 * share:+.2f}"
+
+
+def _table(first: str, *others: str, title: str = "") -> Table:
+    from rich.table import Table
+
+    table = Table(first, *others, title=title or None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
