@@ -55,6 +55,8 @@ def import_mmsegmentation() -> tuple[Any, Any]:
 def their_model(depth: int, align_corners: bool = False) -> nn.Module:
     """mmsegmentation's configs/_base_/models/ann_r50-d8.py, with plain batch norm and drawn weights."""
     models, _ = import_mmsegmentation()
+    from mmengine.config import ConfigDict  # pyright: ignore[reportMissingImports]  # its fields are read as attributes
+
     norm = {"type": "BN", "requires_grad": True}
     head = {"num_classes": CLASSES, "norm_cfg": norm, "align_corners": align_corners, "dropout_ratio": 0.1}
     loss = {"type": "CrossEntropyLoss", "use_sigmoid": False}
@@ -93,7 +95,7 @@ def their_model(depth: int, align_corners: bool = False) -> nn.Module:
             **head,
         },
         train_cfg={},
-        test_cfg={"mode": "whole"},
+        test_cfg=ConfigDict(mode="whole"),
     )
     torch.manual_seed(0)
     with torch.no_grad():

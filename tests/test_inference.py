@@ -135,6 +135,17 @@ def test_scales_are_resized_back_and_averaged(toy: Toy, images: Tensor, mode: st
         assert toy.sizes == [s for size in ((49, 65), (97, 129), (170, 226)) for s in [(2, 3, *size)] * 2]
 
 
+def test_short_side_is_the_unit_of_the_scales(toy: Toy, images: Tensor) -> None:
+    """97 x 129 at a shorter side of 194 is the image at scale 2."""
+    doubled = infer(toy, images, short_side=194, scales=(0.5, 1.0))
+    assert toy.sizes == [(2, 3, 97, 129), (2, 3, 194, 258)]
+    torch.testing.assert_close(doubled, infer(toy, images, scales=(1.0, 2.0)))
+    pixels = (images[0].permute(1, 2, 0) * 255).byte().numpy()
+    assert not torch.equal(predict(toy, pixels, short_side=48).mask, predict(toy, pixels).mask)
+    with pytest.raises(ValueError, match="short_side: 0 pixels"):
+        infer(toy, images, short_side=0)
+
+
 def test_bytes_are_the_same_as_floats(toy: Toy) -> None:
     image = torch.randint(0, 256, (1, 3, 60, 50), dtype=torch.uint8)
     for options in ({}, {"mode": "slide", "crop": 32}, {"scales": (0.7, 1.3), "flip": True}):

@@ -64,6 +64,7 @@ def infer(
     align_corners: bool = False,
     device: torch.device | str | None = None,
     accumulate_on: torch.device | str | None = None,
+    short_side: int | None = None,
 ) -> Tensor:
     """Scores of a batch at its own size, averaged over windows, scales and mirror images.
 
@@ -81,22 +82,25 @@ def infer(
         align_corners: of both resizings; the model's own.
         device: where the windows run; by default where the images are.
         accumulate_on: where the scores are kept; by default `device`.
+        short_side: length in pixels to which the shorter side is brought first, so that scale 1 means that; by default
+            the image keeps its size.
 
     Returns float32 [B, K, H, W] on `accumulate_on`. No gradient is recorded. Memory: one window on `device`, and one
     array of scores, plus a second one of scale**2 its size while a scale other than 1 runs.
     Raises ValueError for options that make no sense and for a model whose scores are not of the window's size.
     """
-    check_options(mode, crop, stride, scales, average)
+    check_options(mode, crop, stride, scales, average, short_side)
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
     device = torch.device(device) if device is not None else images.device
     run = _Runner(model, average, device, torch.device(accumulate_on) if accumulate_on is not None else device)
     height, width = images.shape[-2:]
+    unit = 1.0 if short_side is None else short_side / min(height, width)
     share = 1 / (len(scales) * (2 if flip else 1))
     total = None
     with torch.no_grad():
         for scale in scales:
-            size = (max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5)))
+            size = (max(1, math.floor(height * unit * scale + 0.5)), max(1, math.floor(width * unit * scale + 0.5)))
             same = size == (height, width)
             scaled = images if same else _resized_images(images, size, align_corners)
             scores = total if same else None
@@ -121,13 +125,14 @@ def predict(
     average: str = "probabilities",
     device: torch.device | str | None = None,
     accumulate_on: torch.device | str | None = None,
+    short_side: int | None = None,
 ) -> Prediction:
     """The classes of one photograph, a file or an RGB array uint8 [H, W, 3].
 
     The other arguments are those of `infer`; `device` is by default that of the model's parameters. The model runs in
     evaluation mode and is left in the mode it came in. Raises ValueError for an image that cannot be read.
     """
-    check_options(mode, crop, stride, scales, average)
+    check_options(mode, crop, stride, scales, average, short_side)
     array = read_image(image) if isinstance(image, (str, Path)) else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"image: {array.dtype} {list(array.shape)}; give a path or an RGB array uint8 [H, W, 3]")
@@ -146,6 +151,7 @@ def predict(
             align_corners=bool(getattr(model, "align_corners", False)),
             device=device if device is not None else _device_of(model),
             accumulate_on=accumulate_on,
+            short_side=short_side,
         )[0]
     return Prediction(
         mask=best_class(scores).cpu(),
@@ -167,8 +173,11 @@ def check_options(
     stride: float | tuple[float, float] | None = None,
     scales: Sequence[float] = (1.0,),
     average: str = "probabilities",
+    short_side: int | None = None,
 ) -> None:
     """Raise a ValueError that names the first option of `infer` that makes no sense."""
+    if short_side is not None and short_side < 16:
+        raise ValueError(f"short_side: {short_side} pixels; give 16 or more")
     if mode not in ("whole", "slide"):
         raise ValueError(f"mode: {mode!r} is unknown; choose whole or slide")
     if average not in ("probabilities", "logits"):

@@ -68,6 +68,7 @@ def submit(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     average: Literal["probabilities", "logits"] = "probabilities",
+    short_side: int | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> Submission:
@@ -89,6 +90,7 @@ def submit(
         scales: factors at which every image is seen; the scores are averaged.
         flip: see every image mirrored as well.
         average: what is averaged over windows, scales and flips.
+        short_side: pixels to which the shorter side of every image is brought first; by default images keep their size.
         device: cpu, cuda, ...; by default a GPU where there is one.
         progress: show progress.
     """
@@ -96,7 +98,7 @@ def submit(
         raise ValueError(f"data: no server format is known for {data!r}; choose from {', '.join(SERVERS)}")
     if Path(out).suffix != ".zip":
         raise ValueError(f"{out}: the server takes a zip file; give a name that ends in .zip")
-    check_options(mode, crop, stride, scales, average)
+    check_options(mode, crop, stride, scales, average, short_side)
     server = SERVERS[data]
     pictures = server.data(root=root, split=split)
     network = model if isinstance(model, nn.Module) else from_pretrained(model)
@@ -109,7 +111,9 @@ def submit(
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
             for index in indices:
                 image = pictures.read_image(index)
-                mask = predict(network, image, mode, crop, stride, scales, flip, average).mask.numpy()
+                mask = predict(
+                    network, image, mode, crop, stride, scales, flip, average, short_side=short_side
+                ).mask.numpy()
                 name = server.file_name(pictures.name(index))
                 sizes[name] = (image.shape[1], image.shape[0])
                 archive.writestr(name, _png(ids[mask]))

@@ -105,6 +105,18 @@ def test_flip_and_brightness() -> None:
     assert 1.1 < max(means) < 1.22
 
 
+def test_short_side_is_the_unit_of_the_scale() -> None:
+    """An image of 40 x 80 at a shorter side of 20 is itself at scale 0.5, whatever its own size."""
+    label = torch.arange(3200, dtype=torch.int64).reshape(40, 80) % 7
+    given = tv_tensors.Image(torch.randint(0, 256, (3, 40, 80), dtype=torch.uint8)), tv_tensors.Mask(label)
+    results = []
+    for options in ({"short_side": 20, "scale": (1.0, 2.0)}, {"scale": (0.5, 1.0)}):
+        torch.manual_seed(0)
+        results.append(train_transform((24, 30), brightness=0, **options)(*given))
+    for ours, expected in zip(*results, strict=True):
+        assert torch.equal(ours, expected)
+
+
 def test_class_balance_redraws() -> None:
     label = torch.zeros(40, 400, dtype=torch.uint8)
     label[:, 380:] = 1
@@ -127,6 +139,7 @@ def test_class_balance_redraws() -> None:
         ({"flip": 2}, "flip goes from 0 to 1"),
         ({"brightness": -1}, "brightness goes from 0 to 1"),
         ({"class_balance": 0}, "class_balance is a share"),
+        ({"short_side": 0}, "short_side is a length"),
     ],
 )
 def test_wrong_options(options: dict, message: str) -> None:

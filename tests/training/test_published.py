@@ -195,6 +195,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "steps": (11, {}),
     "batch_size": (4, {}),
     "crop": ((32, 48), {}),
+    "short_side": (96, {}),
     "scale": ((1.0, 1.5), {}),
     "flip": (1.0, {}),
     "brightness": (0.5, {}),

@@ -30,6 +30,7 @@ def predict(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     average: Literal["probabilities", "logits"] = "probabilities",
+    short_side: int | None = None,
     probabilities: bool = False,
     device: str | None = None,
     accumulate_on: str | None = None,
@@ -52,6 +53,8 @@ def predict(
         scales: factors at which every photograph is seen; the results are averaged.
         flip: see every photograph mirrored as well.
         average: what is averaged over windows, scales and flips.
+        short_side: pixels to which the shorter side of every photograph is brought first, for photographs much larger
+            than those of the training; by default they keep their size.
         probabilities: write probabilities/NAME.npz as well, float32 [class, row, column].
         device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
         accumulate_on: where the scores of a photograph are kept; cpu saves memory of the GPU.
@@ -67,7 +70,7 @@ def predict(
     from nonlocalseg.inference import predict as infer_one
     from nonlocalseg.models.hub import from_pretrained
 
-    check_options(mode, crop, stride, scales, average)
+    check_options(mode, crop, stride, scales, average, short_side)
     named, folder, where = named_images(paths), check_folder(out), check_device(device)
     kept = None if accumulate_on is None else check_device(accumulate_on)
     network: Any = from_pretrained(model).to(where)
@@ -80,7 +83,7 @@ def predict(
     for image, name in track(named.items(), "predicting"):
         try:
             pixels = read_image(image)
-            result = infer_one(network, pixels, mode, crop, stride, scales, flip, average, where, kept)
+            result = infer_one(network, pixels, mode, crop, stride, scales, flip, average, where, kept, short_side)
         except (ValueError, OSError) as error:
             reason = one_line(error)
             say(f"error: {reason if str(image) in reason else f'{image}: {reason}'}")

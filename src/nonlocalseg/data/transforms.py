@@ -22,21 +22,23 @@ def train_transform(
     brightness: float = 0.1,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     class_balance: float | None = None,
+    short_side: int | None = None,
 ) -> v2.Compose:
     """Every augmentation of a training image and its label, in order.
 
     crop: height and width of what comes out. scale: the range of the random enlargement. flip: probability of
     mirroring. brightness: b draws a factor from [1 - b, 1 + b]. mean: RGB in [0, 1] that pads the image (the label is
     padded with 255). class_balance: draw the crop again, up to 10 times, while one class fills more than this share.
-    All draws come from torch's generator. Takes uint8 or float images, gives float32 in [0, 1]. Raises `ValueError`
-    for an option out of its range.
+    short_side: pixels that the shorter side of the image has at scale 1; by default the image's own.
+    All draws come from torch's generator. Takes uint8 or float images, gives float32 in [0, 1]. Raises `ValueError` for
+    an option out of its range.
     """
     for option, value in (("flip", flip), ("brightness", brightness)):
         if not 0 <= value <= 1:
             raise ValueError(f"{option} goes from 0 to 1, not {value}")
     return v2.Compose(
         [
-            RandomScaleCrop(crop, scale, mean, class_balance),
+            RandomScaleCrop(crop, scale, mean, class_balance, short_side),
             v2.RandomHorizontalFlip(flip),
             v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),  # [0, 1]
             v2.ColorJitter(brightness=brightness),
@@ -57,6 +59,7 @@ class RandomScaleCrop(v2.Transform):
         scale: tuple[float, float] = (0.5, 2.0),
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         class_balance: float | None = None,
+        short_side: int | None = None,
         draws: int = 10,
     ) -> None:
         super().__init__()
@@ -66,16 +69,21 @@ class RandomScaleCrop(v2.Transform):
             raise ValueError(f"scale is a range of positive factors, smallest first, not {scale}")
         if class_balance is not None and not 0 < class_balance <= 1:
             raise ValueError(f"class_balance is a share between 0 and 1, not {class_balance}")
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side is a length in pixels, at least 1, not {short_side}")
         self.crop = crop
         self.scale = scale
         self.mean = mean
         self.class_balance = class_balance
+        self.short_side = short_side
         self.draws = draws
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         image = next(item for item in flat_inputs if isinstance(item, tv_tensors.Image))
         label = next((item for item in flat_inputs if isinstance(item, tv_tensors.Mask)), None)
         factor = torch.empty(()).uniform_(*self.scale).item()
+        if self.short_side is not None:
+            factor *= self.short_side / min(image.shape[-2:])
         axes = list(zip(image.shape[-2:], self.crop, strict=True))
         window = [_draw(length, crop, factor) for length, crop in axes]
         if self.class_balance is not None and label is not None:

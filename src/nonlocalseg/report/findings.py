@@ -75,8 +75,8 @@ class Findings:
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """int64 [H, W], with the inference setting of the evaluation."""
-        names = ("mode", "crop", "stride", "scales", "flip", "average")
-        options = {name: _tuple(self.evaluation.settings[name]) for name in names}
+        names = ("mode", "crop", "stride", "scales", "flip", "average", "short_side")
+        options = {name: _tuple(self.evaluation.settings.get(name)) for name in names}
         return predict(self.model, image, **options).mask.numpy()
 
 
@@ -200,7 +200,12 @@ def check_output(path: Path) -> None:
 
 def _is_plain(settings: Mapping[str, Any]) -> bool:
     """Whether whole images were seen once."""
-    return settings["mode"] == "whole" and list(settings["scales"]) == [1.0] and not settings["flip"]
+    return (
+        settings["mode"] == "whole"
+        and list(settings["scales"]) == [1.0]
+        and not settings["flip"]
+        and not settings.get("short_side")
+    )
 
 
 def _tuple(value: Any) -> Any:

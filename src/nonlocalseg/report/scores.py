@@ -43,6 +43,8 @@ def told_setting(findings: Findings) -> str:
         words.append(f"windows of {sides[1]} × {sides[0]} pixels")
     else:
         words.append("whole images")
+    if settings.get("short_side"):
+        words.append(f"shorter side {settings['short_side']} pixels")
     scales = list(settings["scales"])
     words.append("one scale" if scales == [1.0] else f"scales {', '.join(f'{scale:g}' for scale in scales)}")
     if settings["flip"]:

@@ -141,6 +141,7 @@ class SegmentationData(lightning.LightningDataModule):
             brightness=phase.brightness,
             mean=mean,
             class_balance=phase.class_balance,
+            short_side=phase.short_side,
         )
         self.phase, self.seed, self.parts = phase, seed, parts
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers

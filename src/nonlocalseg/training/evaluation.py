@@ -25,7 +25,7 @@ from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.training.datamodule import open_data
 from nonlocalseg.training.recipes import Phase
 from nonlocalseg.training.results import Evaluation
-from nonlocalseg.training.settings import find_setting
+from nonlocalseg.training.settings import InferenceSetting, find_setting
 
 BOUNDARY_IOU_DILATION = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 
@@ -42,6 +42,7 @@ def evaluate(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     average: Literal["probabilities", "logits"] = "probabilities",
+    short_side: int | None = None,
     setting: str | None = None,
     boundary: bool = False,
     precision: Literal["32", "bf16", "16"] = "32",
@@ -70,7 +71,8 @@ def evaluate(
         scales: factors at which every image is seen; the scores are averaged.
         flip: see every image mirrored as well.
         average: what is averaged over windows, scales and flips.
-        setting: a paper's way to measure, instead of mode, crop, stride, scales, flip and average: ann-single,
+        short_side: pixels to which the shorter side of every image is brought first; by default images keep their size.
+        setting: a paper's way to measure, instead of the options above from mode on: ann-single,
             ann-cityscapes-test, ann-ade20k, ann-pascal-context, gald-crop, gald-whole, gald-multi-scale or
             gald-crop-multi-scale.
         boundary: measure boundary F (GALD, Table V) and Boundary IoU as well.
@@ -83,6 +85,7 @@ def evaluate(
         progress: show progress.
     """
     options = dict(mode=mode, crop=crop, stride=stride, scales=tuple(scales), flip=flip, average=average)
+    options["short_side"] = short_side
     if setting is not None:
         options = _named(setting, options)
     check_options(**{name: value for name, value in options.items() if name != "flip"})  # pyright: ignore
@@ -145,10 +148,10 @@ def evaluate(
 def _named(setting: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a named setting; ValueError where one of them is given as well."""
     fixed = find_setting(setting).options
-    plain = {"mode": "whole", "crop": None, "stride": None, "scales": (1.0,), "flip": False, "average": "probabilities"}
+    plain = InferenceSetting("").options
     for name, value in given.items():
         if value != plain[name]:
-            raise ValueError(f"--setting {setting} fixes --{name}: give one of the two")
+            raise ValueError(f"--setting {setting} fixes --{name.replace('_', '-')}: give one of the two")
     return fixed
 
 

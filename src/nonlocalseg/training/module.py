@@ -129,7 +129,12 @@ class SegmentationTraining(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if "label" in batch:
-            logits = infer(self.evaluated, batch["image"], align_corners=self.model.align_corners)  # pyright: ignore
+            logits = infer(
+                self.evaluated,
+                batch["image"],
+                align_corners=self.model.align_corners,  # pyright: ignore
+                short_side=self.phase.short_side,
+            )
             self.metric.update(logits.argmax(1), batch["label"])
 
     def on_validation_epoch_end(self) -> None:

@@ -108,6 +108,8 @@ def _check_phase(phase: Phase) -> None:
     for name in ("weight_decay", "warmup_steps", "min_rate", "power", "auxiliary_weight", "brightness"):
         if getattr(phase, name) < 0:
             raise ValueError(f"{name} is {getattr(phase, name)}: give 0 or more")
+    if phase.short_side is not None and phase.short_side < 16:
+        raise ValueError(f"short_side is {phase.short_side}: give 16 pixels or more")
     if len(phase.scale) != 2 or not 0 < phase.scale[0] <= phase.scale[1]:
         raise ValueError(f"scale is {tuple(phase.scale)}: give the smallest and the largest factor, both above 0")
     if not 0 <= phase.flip <= 1:

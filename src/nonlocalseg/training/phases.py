@@ -28,6 +28,8 @@ class Phase:
     """Images per optimizer step, over all devices and accumulated batches together."""
     crop: tuple[int, int] = (480, 480)
     """Height and width of the training crop in pixels."""
+    short_side: int | None = None
+    """Pixels to which the shorter side of every image is brought, in training and validation; None keeps its size."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor of the random resize."""
     flip: float = 0.5

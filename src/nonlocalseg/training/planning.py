@@ -170,7 +170,7 @@ def _first_batch(plan: Plan, phase: Phase, seed: int, devices: int) -> tuple[str
         phase_loss(phase, classes)
         return "the first of the training", batch["image"], classes, count
     DrawOrder(1, phase.steps, phase.batch_size, plan.accumulate, 0, devices, seed)  # checks that the batch can be split
-    scene = train_transform(phase.crop, phase.scale, phase.flip, phase.brightness)(
+    scene = train_transform(phase.crop, phase.scale, phase.flip, phase.brightness, short_side=phase.short_side)(
         tv_tensors.Image(torch.from_numpy(Synthetic(split="train").read(0)[0]).permute(2, 0, 1)), None
     )
     check_data_options(phase)

@@ -75,6 +75,7 @@ def train(
     terms: Mapping[str, float] | None = None,
     scale: tuple[float, float] | None = None,
     flip: float | None = None,
+    short_side: int | None = None,
     brightness: float | None = None,
     class_balance: float | None = None,
     frozen_backbone: bool | None = None,
@@ -136,6 +137,8 @@ def train(
         terms: weights of further loss terms: dice, lovasz, focal.
         scale: smallest and largest factor of the random resize.
         flip: probability of a horizontal flip.
+        short_side: pixels to which the shorter side of every image is brought, in training and validation; by default
+            images keep their size.
         brightness: largest relative change of brightness.
         class_balance: largest share of one class in a crop.
         frozen_backbone: leave the backbone as it is.

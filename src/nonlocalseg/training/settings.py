@@ -22,6 +22,7 @@ class InferenceSetting:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     average: str = "probabilities"
+    short_side: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -38,7 +39,9 @@ SETTINGS: Mapping[str, InferenceSetting] = {
         scales=(0.75, 1.0, 1.25),
         flip=True,
     ),
-    "ann-ade20k": InferenceSetting("ANN Table 4: whole images, six scales, mirrored", scales=_SIX, flip=True),
+    "ann-ade20k": InferenceSetting(
+        "ANN Table 4: whole images, shorter side 520, six scales, mirrored", scales=_SIX, flip=True, short_side=520
+    ),
     "ann-pascal-context": InferenceSetting(
         "ANN Table 5: whole images, seven scales, mirrored", scales=(*_SIX, 2.0), flip=True
     ),
