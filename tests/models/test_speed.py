@@ -26,6 +26,21 @@ def test_scores_stay_within_the_precision(monkeypatch, bfloat16):
     assert not model.folded
 
 
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_fine_maps_stay_in_float32(monkeypatch, bfloat16):
+    """Up to stride 4, and where bfloat16 was chosen only."""
+    monkeypatch.setattr(speed, "cpu_has_bfloat16", lambda: bfloat16)
+    fast, found = speed.speed_up(small("fcn").eval()), []
+    for conv in fast.model.backbone.modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            conv.register_forward_hook(lambda _, given, out: found.append((out.shape[-1] >= 16, out.dtype)))
+    fast(torch.rand(1, 3, 64, 64))
+    coarse = torch.bfloat16 if bfloat16 else torch.float32
+    assert {dtype for fine, dtype in found if fine} == {torch.float32}
+    assert {dtype for fine, dtype in found if not fine} == {coarse}
+    assert any("stride 4" in choice for choice in fast.choices) == bfloat16
+
+
 def test_evaluation_says_what_it_chose(tmp_path):
     from nonlocalseg.training.evaluation import evaluate
 
