@@ -217,6 +217,11 @@ class BoundaryScores:
     """[K], areas summed over the set; None when it was not asked for."""
     mean_boundary_iou: float | None
 
+    def radius(self, number: int) -> str:
+        """The tolerance of one threshold in pixels, such as "3", or "2 to 3" where the images differ in size."""
+        low, high = self.radii[number]
+        return f"{low}" if low == high else f"{low} to {high}"
+
 
 class BoundaryMetric(Metric):
     """Boundary F of a set, summed over images and processes; `compute()` returns `BoundaryScores`.

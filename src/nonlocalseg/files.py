@@ -1,4 +1,4 @@
-"""Writing whole files: every file is written beside its place and then renamed, so none is ever left partial."""
+"""Writing whole files, beside their place and then renamed, so that none is ever left partial; and whether one may."""
 
 from __future__ import annotations
 
@@ -38,3 +38,16 @@ def write_text(path: str | Path, text: str) -> Path:
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def check_folder(path: str | Path, flag: str = "--out") -> Path:
+    """`path` as a folder that can be written, or made; nothing is made yet. Raises ValueError otherwise."""
+    folder = Path(path).expanduser()
+    nearest = folder
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ValueError(f"{flag}: {nearest} is a file, so {folder} cannot be a folder; choose another {flag}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag}: {nearest} may not be written; choose another {flag}")
+    return folder

@@ -150,6 +150,7 @@ def test_named_settings(name):
         SETTINGS[name].scales == (1.0,)  # the scene is smaller than a window
     )
     assert named.stem == f"synthetic-val-{name}"
+    assert name in evaluate.__doc__
     with pytest.raises(ValueError, match="fixes --scales"):
         evaluate(Blur(), "synthetic", setting=name, **options, scales=(3.0,))
 
@@ -200,9 +201,13 @@ def test_refusals(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_training_validates_the_same(run):
+@pytest.mark.parametrize("options", [{}, {"short_side": 32}], ids=["plain", "short side"])
+def test_training_validates_the_same(run, options):
     """Validation inside training and `evaluate` are two paths to one number."""
-    done = run()
-    result = evaluate(done.folder, "synthetic", **{**OPTIONS, "data_options": {"size": [48, 96], "length": 6}})
+    done = run(**options)
+    scenes = {**OPTIONS, "data_options": {"size": [48, 96], "length": 6}}
+    result = evaluate(done.folder, "synthetic", **scenes, **options)
+    if options:
+        assert not torch.equal(result.confusion, evaluate(done.folder, "synthetic", **scenes).confusion)
     assert result.scores.mean_iou == pytest.approx(done.miou, abs=1e-6)
     assert len(result.images) == 6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nonlocalseg.cli.terminal import check_folder, output
+from nonlocalseg.cli.terminal import output
+from nonlocalseg.files import check_folder
 
 if TYPE_CHECKING:
     from nonlocalseg.data.dataset import Colour

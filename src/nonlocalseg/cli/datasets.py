@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nonlocalseg.cli.errors import BAD_INPUT
-from nonlocalseg.cli.terminal import check_device, check_folder, say, track
+from nonlocalseg.cli.terminal import check_device, say, track
+from nonlocalseg.files import check_folder
 
 
 def check_data(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nonlocalseg.cli.terminal import check_device, check_folder, merged, output, percent, say
+from nonlocalseg.cli.terminal import check_device, merged, output, percent, say
+from nonlocalseg.files import check_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,9 +130,8 @@ def _show_boundary(result: Evaluation) -> None:
     found = result.boundary
     assert found is not None
     table = _table("boundary F within", "all classes %", "classes present %")
-    for (low, high), published, present in zip(found.radii, found.published, found.present, strict=True):
-        pixels = f"{low} px" if low == high else f"{low} to {high} px"
-        table.add_row(pixels, percent(published), percent(present))
+    for number, (published, present) in enumerate(zip(found.published, found.present, strict=True)):
+        table.add_row(f"{found.radius(number)} px", percent(published), percent(present))
     output().print(table)
     output().print("all classes: a class absent from an image counts as 1 there (GALD, Table V)")
     if found.mean_boundary_iou is not None:

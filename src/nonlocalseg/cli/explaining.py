@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nonlocalseg.cli.terminal import check_device, check_folder, output
+from nonlocalseg.cli.terminal import check_device, output
+from nonlocalseg.files import check_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nonlocalseg.cli.errors import FAILED, one_line
-from nonlocalseg.cli.terminal import check_device, check_folder, output, say, track
+from nonlocalseg.cli.terminal import check_device, output, say, track
+from nonlocalseg.files import check_folder
 
 if TYPE_CHECKING:
     import numpy as np

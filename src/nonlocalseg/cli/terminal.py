@@ -1,11 +1,9 @@
-"""What the verbs share: output, progress bars, and checks of devices and folders before any work is done."""
+"""What the verbs share: output, progress bars, and the check of a device before any work is done."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -56,19 +54,6 @@ def check_device(name: str | None) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device: there is no mps here; leave it out, or give cpu")
     return device
-
-
-def check_folder(path: str | Path, flag: str = "--out") -> Path:
-    """`path` as a folder that can be written, or made; nothing is made yet. Raises ValueError otherwise."""
-    folder = Path(path).expanduser()
-    nearest = folder
-    while not os.path.lexists(nearest) and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ValueError(f"{flag}: {nearest} is a file, so {folder} cannot be a folder; choose another {flag}")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{flag}: {nearest} may not be written; choose another {flag}")
-    return folder
 
 
 def percent(share: object) -> str:

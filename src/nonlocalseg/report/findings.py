@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,19 +182,6 @@ def read_curves(run: Path, phases: int) -> dict[str, dict[str, Curve]]:
                         steps.append(float(row["step"]))
                         values.append(float(value))
     return curves
-
-
-def check_output(path: Path) -> None:
-    """Raise ValueError where no file can be written at `path`, before any work is done."""
-    if path.is_dir():
-        raise ValueError(f"--out: {path} is a folder; give the name of a file, such as {path / 'report.html'}")
-    nearest = path.parent
-    while not os.path.lexists(nearest) and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ValueError(f"--out: {nearest} is a file, so {path} cannot be written; choose another --out")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--out: {nearest} may not be written; choose another --out")
 
 
 def _is_plain(settings: Mapping[str, Any]) -> bool:

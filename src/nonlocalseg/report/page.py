@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from nonlocalseg.files import write_text
+from nonlocalseg.files import check_folder, write_text
 from nonlocalseg.models.hub import WEIGHTS
 from nonlocalseg.report.attention import attention_section
 from nonlocalseg.report.elements import Html, escaped, joined, percent
 from nonlocalseg.report.examples import choose_examples, images_section
-from nonlocalseg.report.findings import Findings, check_output, gather, open_measured, open_run
+from nonlocalseg.report.findings import Findings, gather, open_measured, open_run
 from nonlocalseg.report.recipe import curves_section, recipe_section
 from nonlocalseg.report.scores import boundary_section, confusion_section, scores_section, told_setting
 from nonlocalseg.report.speed import Speed, measure_speed, speed_section
@@ -77,7 +77,9 @@ def report(
     folder = Path(run).expanduser()
     plan = open_run(folder)
     path = Path(out).expanduser() if out is not None else folder / "report.html"
-    check_output(path)
+    if path.is_dir():
+        raise ValueError(f"--out: {path} is a folder; give the name of a file, such as {path / 'report.html'}")
+    check_folder(path.parent)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     measured = open_measured(folder, plan, data, root, split, data_options)
     console = Console(quiet=not progress, stderr=True, highlight=False)
@@ -139,7 +141,7 @@ def _key_figures(findings: Findings, speed: Speed) -> Html:
     ]
     if boundary is not None:
         figures.append(
-            ("boundary F", f"{percent(boundary.present[0])} %", f"within {_radius(boundary.radii[0])}, classes present")
+            ("boundary F", f"{percent(boundary.present[0])} %", f"within {boundary.radius(0)} px, classes present")
         )
     figures.append(("one image", spell("seconds", speed.row["seconds"]), f"{speed.size}, {findings.device.type}"))
     figures.append(("parameters", spell("parameters", speed.parameters), findings.plan.backbone))
@@ -148,11 +150,6 @@ def _key_figures(findings: Findings, speed: Speed) -> Html:
         for name, value, note in figures
     ]
     return Html(f'<dl class="key">{"".join(cells)}</dl>')
-
-
-def _radius(radii: tuple[int, int]) -> str:
-    low, high = radii
-    return f"{low} px" if low == high else f"{low} to {high} px"
 
 
 def _occasion(findings: Findings) -> str:

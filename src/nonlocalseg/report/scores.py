@@ -139,9 +139,9 @@ def boundary_section(findings: Findings) -> Html:
         )
     rows = []
     for number, threshold in enumerate(found.thresholds):
-        low, high = found.radii[number]
-        radius = f"{low}" if low == high else f"{low} to {high}"
-        rows.append((f"{threshold:g}", radius, percent(found.published[number]), percent(found.present[number])))
+        rows.append(
+            (f"{threshold:g}", found.radius(number), percent(found.published[number]), percent(found.present[number]))
+        )
     heads = ("share of the diagonal", "radius in pixels", "F, all classes", "F, classes present")
     parts = [
         table("Boundary F in per cent at four tolerances", heads, rows, kind="figures"),

@@ -90,9 +90,7 @@ def evaluate(
         options = _named(setting, options)
     check_options(**{name: value for name, value in options.items() if name != "flip"})  # pyright: ignore
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    rank, processes = _processes(where)
-    if processes > 1 and where.type == "cuda":
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+    where, rank, processes = _processes(where)
     network: nn.Module = model if isinstance(model, nn.Module) else from_pretrained(model)
     parts = open_data(Phase(data=data, root=root, data_options=data_options or {}), split)
     classes = parts[0].classes
@@ -155,11 +153,15 @@ def _named(setting: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def _processes(device: torch.device) -> tuple[int, int]:
-    """This process's rank and how many there are; joins those that `torchrun` started."""
+def _processes(device: torch.device) -> tuple[torch.device, int, int]:
+    """This process's device, its rank and how many there are; joins those that `torchrun` started."""
+    if device.type == "cuda" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)  # NCCL gathers objects through the current device
     if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    joined = dist.is_available() and dist.is_initialized()
+    return (device, dist.get_rank(), dist.get_world_size()) if joined else (device, 0, 1)
 
 
 def _gathered(

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from nonlocalseg.files import write_text
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
-LOGGERS: Mapping[str, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""Name -> the package that it needs."""
+LOGGERS: tuple[str, ...] = get_args(LoggerName)
+"""Each is called as the package that it needs."""
 PROJECT = "nonlocalseg"
 IDENTITIES = "loggers.json"
 """Beside metrics.csv: the ids under which the services know the run, so that a resumed one goes on there."""
@@ -31,9 +31,9 @@ CURES = {
 def check_installed(names: Iterable[str]) -> None:
     """ValueError that names the package, and how to install it, for the first logger that cannot work here."""
     for name in names:
-        found = importlib.util.find_spec(LOGGERS[name])
+        found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # without origin it is a mere folder, such as W&B's own ./wandb
-            raise ValueError(f"--logger {name} needs the package {LOGGERS[name]}: pip install {LOGGERS[name]}")
+            raise ValueError(f"--logger {name} needs the package {name}: pip install {name}")
 
 
 @contextmanager
