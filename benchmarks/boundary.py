@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from nonlocalseg.metrics import BOUNDARY_THRESHOLDS, boundary_radius, boundary_scores
+from nonlocalseg.boundaries import BOUNDARY_THRESHOLDS, boundary_radius, boundary_scores
+from nonlocalseg.labels import IGNORE
 
 CLASSES = 19
 
@@ -29,11 +30,11 @@ def scene(height: int, width: int, seed: int, noise: float) -> tuple[np.ndarray,
         label, cy, cx = draw.integers(0, CLASSES), draw.uniform(0, height), draw.uniform(0, width)
         ry, rx = draw.uniform(0.01, 0.1, 2) * height
         truth[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = label
-    truth[-height // 16 :] = 255
+    truth[-height // 16 :] = IGNORE
     wobble = [ndimage.gaussian_filter(draw.standard_normal((height, width)), 6) * 60 for _ in range(2)]
     rows = np.clip(y + wobble[0], 0, height - 1).astype(int)
     columns = np.clip(x + wobble[1], 0, width - 1).astype(int)
-    prediction = np.where(truth == 255, 0, truth)[rows, columns]
+    prediction = np.where(truth == IGNORE, 0, truth)[rows, columns]
     specks = draw.random((height, width)) < noise
     return np.where(specks, draw.integers(0, CLASSES, (height, width)), prediction).astype(np.uint8), truth
 
@@ -59,7 +60,7 @@ def loop(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     for row, threshold in enumerate(BOUNDARY_THRESHOLDS):
         radius = boundary_radius(threshold, *target.shape)
         for label in range(CLASSES):
-            found, true = (contour((m == label) & (target != 255)) for m in (prediction, target))
+            found, true = (contour((m == label) & (target != IGNORE)) for m in (prediction, target))
             if found.any() and true.any():
                 precision = (found & dilate(true, radius)).sum() / found.sum()
                 recall = (true & dilate(found, radius)).sum() / true.sum()

@@ -23,6 +23,7 @@ from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.distribution import LDv2
 from nonlocalseg.blocks.non_local import APNB, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling
+from nonlocalseg.runtime import pick_device
 from nonlocalseg.timing.blocks import PAPER, fill, literal_context, matrices_bytes
 from nonlocalseg.timing.measuring import Case, compare, free_memory, surroundings
 from nonlocalseg.timing.tables import COMPARISON, Row, Table, write_json
@@ -121,10 +122,10 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="HxW", help="of the feature map")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="by default a GPU where there is one")
     options = parser.parse_args()
     sizes = [tuple(int(side) for side in size.split("x")) for size in options.sizes]
-    table = measure([(height, width) for height, width in sizes], torch.device(options.device), options.repeat)
+    table = measure([(height, width) for height, width in sizes], pick_device(options.device), options.repeat)
     console = Console(highlight=False, width=120)
     console.print(table.shown())
     console.print(headline(table))

@@ -19,11 +19,13 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.basic import to_channels_last
+from nonlocalseg.conversion.checkpoints import convert
 from nonlocalseg.losses import SegmentationLoss
-from nonlocalseg.models.converting import convert
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import speed_up
+from nonlocalseg.runtime import pick_device
 from nonlocalseg.timing.measuring import Case, compare, surroundings
 from nonlocalseg.timing.tables import COMPARISON, Row, Table, write_json
 
@@ -102,7 +104,7 @@ def their_model(depth: int, align_corners: bool = False) -> nn.Module:
         for part in model.modules():
             if isinstance(part, nn.Conv2d) and not part.weight.any():  # W_o starts at zero
                 nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5)
-            if isinstance(part, nn.BatchNorm2d):
+            if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
                 part.running_mean.normal_(0, 0.1)
                 part.running_var.uniform_(0.75, 1.25)
     return model
@@ -122,7 +124,7 @@ def heads(size: tuple[int, int], depth: int, device: torch.device) -> list[Case]
     given = [stages[0][:, :1], stages[0][:, :1], *stages]  # stages 2 and 3 are not read
     decode: Any = theirs.decode_head
     last = {stage: x.contiguous(memory_format=LAST) for stage, x in features.items()}
-    folded_last = fold(model).head.to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    folded_last = to_channels_last(fold(model).head)
     return [
         Case("mmsegmentation", lambda: decode(given)),
         Case("ours", lambda: plain(features), "mmsegmentation"),
@@ -139,7 +141,7 @@ def networks(size: tuple[int, int], depth: int, device: torch.device) -> list[Ca
     last, normalised = image.contiguous(memory_format=LAST), model.normalise(image)
     meta = [{"ori_shape": size, "img_shape": size, "pad_shape": size, "padding_size": [0, 0, 0, 0]}]
     folded = fold(model)
-    folded_last: Any = fold(model).to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    folded_last = to_channels_last(fold(model))
     fast = speed_up(model, device)
     base = "mmsegmentation"
 
@@ -180,13 +182,14 @@ def steps(size: tuple[int, int], depth: int, device: torch.device, batch_size: i
     normalised = ours_of(theirs).to(device).normalise(images)
 
     def their_loss() -> Tensor:
-        return sum(value for name, value in theirs.loss(normalised, samples).items() if "loss" in name)  # type: ignore
+        losses: dict[str, Tensor] = theirs.loss(normalised, samples)
+        return torch.stack([value for name, value in losses.items() if "loss" in name]).sum()
 
     def our_loss(model: Segmenter, given: Tensor) -> Callable[[], Tensor]:
         return lambda: loss(model(given), labels)["loss"]
 
     ours = ours_of(theirs).train().to(device)
-    ours_last: Any = ours_of(theirs).train().to(device=device, memory_format=LAST)  # pyright: ignore
+    ours_last = to_channels_last(ours_of(theirs).train().to(device))
     last = images.contiguous(memory_format=LAST)
     base = "mmsegmentation"
     return [
@@ -220,10 +223,10 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101), help="of the ResNet")
     parser.add_argument("--batch-size", type=int, default=2, help="of the training step")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="by default a GPU where there is one")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     tables = []
     for what in [options.what] if options.what else list(SIZES):
         size = (options.size[0], options.size[1]) if options.size else SIZES[what]

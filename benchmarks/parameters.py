@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from nonlocalseg.models.presets import create_model
+from nonlocalseg.models.cost import parameter_count
+from nonlocalseg.models.creation import create_model
 
 CLASSES = 19
 
@@ -114,7 +115,7 @@ COUNTS = (
 
 def parameters(model: str, backbone: str, options: dict[str, Any]) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in create_model(model, backbone, num_classes=CLASSES, **options).parameters())
+        return parameter_count(create_model(model, backbone, num_classes=CLASSES, **options))
 
 
 def ours(count: Count) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def tiff(path: Path, channels: int, bits: int = 8, declared: bool = False) -> Pa
 def test_rgb_round_trip(tmp_path: Path) -> None:
     written = images.write_image(tmp_path / "new" / "a.png", picture())
     np.testing.assert_array_equal(images.read_image(written), picture())
+    assert images.channels_first(picture()[:, ::-1]).shape == (3, 5, 7)
     assert images.to_tensor(picture()).shape == (3, 5, 7)
     assert images.to_tensor(np.full((2, 2, 3), 255, np.uint8)).max() == 1
 
@@ -189,3 +191,12 @@ def test_find_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no images here"):
         names("empty")
+
+
+def test_only_images_are_opened_whatever_a_file_is_called(tmp_path):
+    """PostScript would start Ghostscript, and a pipe would wait for ever."""
+    (tmp_path / "photo.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, message in (("photo.png", "not an image"), ("pipe.png", "not a regular file")):
+        with pytest.raises(ValueError, match=message):
+            images.read_image(tmp_path / name)

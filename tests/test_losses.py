@@ -399,8 +399,8 @@ def test_class_weights_follow_the_module_but_stay_out_of_checkpoints():
         (lambda x, t: ohem_cross_entropy(x, t, min_kept=-1), "min_kept is -1"),
         (lambda x, t: ohem_cross_entropy(x, t, threshold=None), "threshold=None needs"),
         (lambda x, t: focal_loss(x, t, gamma=-1), "gamma is -1"),
-        (lambda x, t: SegmentationLoss(terms={"dize": 1.0}), "take dice, lovasz or focal"),
-        (lambda x, t: SegmentationLoss(rule=MISSPELT), "rule is 'anm'"),
+        (lambda x, t: SegmentationLoss(terms={"dize": 1.0}), "unknown loss term 'dize': did you mean 'dice'"),
+        (lambda x, t: SegmentationLoss(rule=MISSPELT), "unknown rule of OHEM 'anm': did you mean 'ann'"),
         (lambda x, t: cross_entropy(x, t, torch.ones(3)), "class_weights"),
     ],
 )

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from nonlocalseg import metrics
+from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.metrics import (
     Scores,
     SegmentationMetric,
     bootstrap_difference,
     bootstrap_intervals,
     bootstrap_mean_iou,
+    class_counts,
     confusion_matrix,
-    image_counts,
     scores,
+    with_nan,
+    without_nan,
 )
 
 STORED = np.load(Path(__file__).parent / "golden" / "metrics.npz")
@@ -27,12 +29,17 @@ PREDICTION, TARGET = (torch.from_numpy(STORED[name]) for name in ("pred_train", 
 NAN = math.nan
 
 
+def matrices(prediction: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
+    """The confusion matrix of each image [N, K, K + 1]."""
+    return torch.stack([confusion_matrix(p, t, classes) for p, t in zip(prediction, target, strict=True)])
+
+
 def drawn_counts(images: int = 40, classes: int = 5, seed: int = 0, share: float = 0.5) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     target = torch.randint(classes, (images, 8, 8), generator=generator)
     wrong = torch.rand(target.shape, generator=generator) < share
     prediction = torch.where(wrong, torch.randint(classes, target.shape, generator=generator), target)
-    return torch.stack([image_counts(p, t, classes) for p, t in zip(prediction, target, strict=True)])
+    return class_counts(matrices(prediction, target, classes))
 
 
 def test_scores_are_cityscapesscripts_and_mmsegs():
@@ -91,7 +98,7 @@ def test_confusion_matrix_under_deterministic_algorithms(device):
     torch.use_deterministic_algorithms(True)
     try:
         found = confusion_matrix(PREDICTION.to(device), TARGET.to(device), 19)
-        metric = SegmentationMetric(19).to(device)
+        metric = SegmentationMetric(19)
         metric.update(PREDICTION.to(device), TARGET.to(device))
         assert metric.compute().mean_iou == pytest.approx(float(STORED["mean_iou"]), abs=1e-9)
     finally:
@@ -129,6 +136,15 @@ def test_nothing_valid_is_nan_not_an_error():
     assert found.to_dict()["mean_iou"] is None
 
 
+def test_undefined_figures_pass_through_json():
+    found = {"a": (0.5, NAN), "b": NAN, "c": "x", "d": ((1, NAN),)}
+    written = without_nan(found)
+    assert written == {"a": [0.5, None], "b": None, "c": "x", "d": [[1, None]]}
+    assert repr(with_nan(written["d"])) == repr(found["d"])
+    assert repr(with_nan(written["a"])) == repr(found["a"])
+    assert with_nan(None) is None
+
+
 @pytest.mark.parametrize("num_classes", [1, 19])
 def test_metric_sums_batches(num_classes):
     metric = SegmentationMetric(num_classes)
@@ -149,7 +165,7 @@ def _rank(rank: int, folder: str) -> None:
     metric = SegmentationMetric(19)
     for index in range(rank, 6, 2):
         metric.update(PREDICTION[index], TARGET[index])
-    boundary = metrics.BoundaryMetric(19, thresholds=(0.005,), dilation_ratio=0.02)
+    boundary = BoundaryMetric(19, thresholds=(0.005,), dilation_ratio=0.02)
     boundary.update(PREDICTION[rank, : 96 - 32 * rank], TARGET[rank, : 96 - 32 * rank])
     found = (metric.compute().confusion, boundary.compute())
     if rank == 0:
@@ -161,14 +177,14 @@ def test_two_processes_find_what_one_finds(tmp_path):
     torch.multiprocessing.spawn(_rank, args=(str(tmp_path),), nprocs=2)
     matrix, boundary = torch.load(tmp_path / "found.pt", weights_only=True)
     assert torch.equal(matrix, confusion_matrix(PREDICTION, TARGET, 19))
-    alone = metrics.BoundaryMetric(19, thresholds=(0.005,), dilation_ratio=0.02)
+    alone = BoundaryMetric(19, thresholds=(0.005,), dilation_ratio=0.02)
     for rank in (0, 1):
         alone.update(PREDICTION[rank, : 96 - 32 * rank], TARGET[rank, : 96 - 32 * rank])
     assert repr(boundary) == repr(vars(alone.compute()))
 
 
-def test_image_counts_add_up_to_the_set():
-    counts = torch.stack([image_counts(p, t, 19) for p, t in zip(PREDICTION, TARGET, strict=True)])
+def test_class_counts_add_up_to_the_set():
+    counts = class_counts(matrices(PREDICTION, TARGET, 19))
     assert counts.shape == (6, 19, 3)
     assert counts.dtype == torch.int64
     hits, alarms, misses = counts.sum(0).unbind(1)
@@ -206,13 +222,12 @@ def test_bootstrap_is_the_plain_loop():
 
 def test_bootstrap_intervals_of_every_score_are_those_of_the_resampled_matrices():
     generator = torch.Generator().manual_seed(3)
-    matrices = torch.randint(50, (7, 4, 5), generator=generator)
-    matrices[:, 2] = matrices[:, :, 2] = 0  # a class that is nowhere
-    hits = matrices.diagonal(dim1=1, dim2=2)
-    counts = torch.stack([hits, matrices[..., :-1].sum(1) - hits, matrices.sum(2) - hits], dim=2)
+    drawn_matrices = torch.randint(50, (7, 4, 5), generator=generator)
+    drawn_matrices[:, 2] = drawn_matrices[:, :, 2] = 0  # a class that is nowhere
+    counts = class_counts(drawn_matrices)
     found = bootstrap_intervals(counts, resamples=40, seed=5, level=0.8)
     drawn = torch.randint(7, (40, 7), generator=torch.Generator().manual_seed(5))
-    resampled = [scores(matrices[row].sum(0)) for row in drawn]
+    resampled = [scores(drawn_matrices[row].sum(0)) for row in drawn]
     for name in ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou"):
         assert found[name] == pytest.approx(np.quantile([getattr(s, name) for s in resampled], [0.1, 0.9]), rel=1e-12)
     assert found["mean_iou"] == bootstrap_mean_iou(counts, resamples=40, seed=5, level=0.8)

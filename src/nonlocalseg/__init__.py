@@ -6,40 +6,55 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nonlocalseg.explanations import explain
-    from nonlocalseg.inference import Prediction, infer, predict
-    from nonlocalseg.models.converting import convert
+    from nonlocalseg.conversion.checkpoints import convert
+    from nonlocalseg.data.source import DataSource
+    from nonlocalseg.evaluation.scoring import evaluate
+    from nonlocalseg.explanation.collect import explain
+    from nonlocalseg.inference.engine import infer
+    from nonlocalseg.inference.predictor import Prediction, predict
+    from nonlocalseg.inference.view import View
+    from nonlocalseg.models.catalog import MODELS
+    from nonlocalseg.models.config import ModelConfig
+    from nonlocalseg.models.creation import create_model
     from nonlocalseg.models.folding import fold
     from nonlocalseg.models.hub import from_pretrained, push_to_hub
-    from nonlocalseg.models.presets import MODELS, create_model
     from nonlocalseg.models.segmenter import Segmenter
     from nonlocalseg.models.speed import speed_up
-    from nonlocalseg.training.running import evaluate, train
+    from nonlocalseg.training.plan import Plan
+    from nonlocalseg.training.runs import train
 
 __version__ = "0.1.0"
 
 # Public name -> module. Loaded when first used, so that importing the package needs neither timm nor lightning.
 _PUBLIC = {
+    "DataSource": "nonlocalseg.data.source",
+    "MODELS": "nonlocalseg.models.catalog",
+    "ModelConfig": "nonlocalseg.models.config",
+    "Plan": "nonlocalseg.training.plan",
+    "Prediction": "nonlocalseg.inference.predictor",
     "Segmenter": "nonlocalseg.models.segmenter",
-    "MODELS": "nonlocalseg.models.presets",
-    "create_model": "nonlocalseg.models.presets",
-    "from_pretrained": "nonlocalseg.models.hub",
-    "push_to_hub": "nonlocalseg.models.hub",
-    "convert": "nonlocalseg.models.converting",
+    "View": "nonlocalseg.inference.view",
+    "convert": "nonlocalseg.conversion.checkpoints",
+    "create_model": "nonlocalseg.models.creation",
+    "evaluate": "nonlocalseg.evaluation.scoring",
+    "explain": "nonlocalseg.explanation.collect",
     "fold": "nonlocalseg.models.folding",
+    "from_pretrained": "nonlocalseg.models.hub",
+    "infer": "nonlocalseg.inference.engine",
+    "predict": "nonlocalseg.inference.predictor",
+    "push_to_hub": "nonlocalseg.models.hub",
     "speed_up": "nonlocalseg.models.speed",
-    "explain": "nonlocalseg.explanations",
-    "Prediction": "nonlocalseg.inference",
-    "infer": "nonlocalseg.inference",
-    "predict": "nonlocalseg.inference",
-    "train": "nonlocalseg.training.running",
-    "evaluate": "nonlocalseg.training.running",
+    "train": "nonlocalseg.training.runs",
 }
 
 __all__ = [
     "MODELS",
+    "DataSource",
+    "ModelConfig",
+    "Plan",
     "Prediction",
     "Segmenter",
+    "View",
     "convert",
     "create_model",
     "evaluate",

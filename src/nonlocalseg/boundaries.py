@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torchmetrics import Metric
+
+from nonlocalseg.labels import IGNORE
+from nonlocalseg.runtime import gather
 
 BOUNDARY_THRESHOLDS = (0.00088, 0.001875, 0.00375, 0.005)
 """Gated-SCNN's tolerances as shares of the image's diagonal: 3, 5, 9 and 12 pixels at 2048x1024."""
@@ -43,7 +45,7 @@ def boundary_radius(threshold: float, height: int, width: int) -> int:
 
 
 def boundary_f(
-    prediction: Tensor, target: Tensor, num_classes: int, threshold: float, ignore_index: int = 255
+    prediction: Tensor, target: Tensor, num_classes: int, threshold: float, ignore_index: int = IGNORE
 ) -> tuple[Tensor, Tensor]:
     """F-score of the boundaries in one image: (f float64 [K], present bool [K]); maps [H, W] of class indices.
 
@@ -60,7 +62,7 @@ def boundary_scores(
     target: Tensor,
     num_classes: int,
     thresholds: Sequence[float] = BOUNDARY_THRESHOLDS,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORE,
 ) -> ImageBoundaries:
     """F, precision and recall of one image's boundaries at several thresholds in one pass; see `boundary_f`.
 
@@ -151,7 +153,7 @@ def _count_within(points: Tensor, plane: Tensor, stride: int, radii: Sequence[in
 
 
 def boundary_iou(
-    prediction: Tensor, target: Tensor, num_classes: int, dilation_ratio: float = 0.02, ignore_index: int = 255
+    prediction: Tensor, target: Tensor, num_classes: int, dilation_ratio: float = 0.02, ignore_index: int = IGNORE
 ) -> Tensor:
     """Boundary IoU of one image, float64 [K], nan where the class is in neither map (Cheng et al., 2021, Eq. 2).
 
@@ -163,7 +165,7 @@ def boundary_iou(
 
 
 def boundary_areas(
-    prediction: Tensor, target: Tensor, num_classes: int, dilation_ratio: float = 0.02, ignore_index: int = 255
+    prediction: Tensor, target: Tensor, num_classes: int, dilation_ratio: float = 0.02, ignore_index: int = IGNORE
 ) -> Tensor:
     """Pixels in the intersection and the union of the inner bands of each class, int64 [K, 2]; summed over a set."""
     if dilation_ratio <= 0:
@@ -223,41 +225,28 @@ class BoundaryScores:
         return f"{low}" if low == high else f"{low} to {high}"
 
 
-class BoundaryMetric(Metric):
+class BoundaryMetric:
     """Boundary F of a set, summed over images and processes; `compute()` returns `BoundaryScores`.
 
     With `dilation_ratio` (0.02 in the paper) Boundary IoU is measured as well.
     """
 
-    full_state_update = False
-    higher_is_better = True
-    f: Tensor
-    f_present: Tensor
-    present: Tensor
-    images: Tensor
-    smallest: Tensor
-    largest: Tensor
-    areas: Tensor
-
     def __init__(
         self,
         num_classes: int,
         thresholds: Sequence[float] = BOUNDARY_THRESHOLDS,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORE,
         dilation_ratio: float | None = None,
     ) -> None:
-        super().__init__()
         self.num_classes, self.thresholds = num_classes, tuple(thresholds)
         self.ignore_index, self.dilation_ratio = ignore_index, dilation_ratio
-        sums = torch.zeros(len(self.thresholds), num_classes, dtype=torch.float64)
-        radii = torch.zeros(len(self.thresholds), dtype=torch.int64)
-        self.add_state("f", sums, dist_reduce_fx="sum")
-        self.add_state("f_present", sums.clone(), dist_reduce_fx="sum")
-        self.add_state("present", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("smallest", radii + torch.iinfo(torch.int64).max, dist_reduce_fx="min")
-        self.add_state("largest", radii.clone(), dist_reduce_fx="max")
-        self.add_state("areas", torch.zeros(num_classes, 2, dtype=torch.int64), dist_reduce_fx="sum")
+        self._sums = {
+            "f": torch.zeros(len(self.thresholds), num_classes, dtype=torch.float64),
+            "f_present": torch.zeros(len(self.thresholds), num_classes, dtype=torch.float64),
+            "present": torch.zeros(num_classes, dtype=torch.int64),
+            "areas": torch.zeros(num_classes, 2, dtype=torch.int64),
+        }
+        self._sizes: list[tuple[int, int]] = []
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """One image: class indices [H, W], or several of one size: [B, H, W]."""
@@ -269,28 +258,32 @@ class BoundaryMetric(Metric):
 
     def _add(self, prediction: Tensor, target: Tensor) -> None:
         found = boundary_scores(prediction, target, self.num_classes, self.thresholds, self.ignore_index)
-        self.f += found.f
-        self.f_present += found.f * found.present
-        self.present += found.present
-        self.images += 1
-        radii = torch.tensor([boundary_radius(t, *target.shape) for t in self.thresholds]).to(self.largest)
-        self.smallest, self.largest = torch.minimum(self.smallest, radii), torch.maximum(self.largest, radii)
+        self._sums["f"] += found.f.cpu()
+        self._sums["f_present"] += (found.f * found.present).cpu()
+        self._sums["present"] += found.present.cpu()
+        self._sizes.append((target.shape[0], target.shape[1]))
         if self.dilation_ratio is not None:
-            self.areas += boundary_areas(prediction, target, self.num_classes, self.dilation_ratio, self.ignore_index)
+            areas = boundary_areas(prediction, target, self.num_classes, self.dilation_ratio, self.ignore_index)
+            self._sums["areas"] += areas.cpu()
 
     def compute(self) -> BoundaryScores:
-        published = self.f.cpu() / self.images.cpu()  # [T, K]
-        present = self.f_present.cpu() / self.present.cpu()
-        overlap, union = self.areas.cpu().double().unbind(1)
+        """The scores of what all processes have seen; each of them must ask."""
+        shares = gather((self._sums, self._sizes))
+        sums = {name: torch.stack([share[name] for share, _ in shares]).sum(0) for name in self._sums}
+        sizes = [size for _, seen in shares for size in seen]
+        radii = [[boundary_radius(threshold, *size) for size in sizes] or [0] for threshold in self.thresholds]
+        published = sums["f"] / len(sizes)  # [T, K], nan without images
+        present = sums["f_present"] / sums["present"]
+        overlap, union = sums["areas"].double().unbind(1)
         iou = None if self.dilation_ratio is None else overlap / union
         return BoundaryScores(
             thresholds=self.thresholds,
-            radii=tuple(zip(torch.minimum(self.smallest, self.largest).tolist(), self.largest.tolist(), strict=True)),
+            radii=tuple((min(found), max(found)) for found in radii),
             published=tuple(published.mean(1).tolist()),
             present=tuple(present.nanmean(1).tolist()),
             published_classes=tuple(map(tuple, published.tolist())),
             present_classes=tuple(map(tuple, present.tolist())),
-            images=int(self.images),
+            images=len(sizes),
             boundary_iou=None if iou is None else tuple(iou.tolist()),
             mean_boundary_iou=None if iou is None else float(iou.nanmean()),
         )

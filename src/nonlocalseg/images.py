@@ -17,6 +17,8 @@ from torch import Tensor
 from nonlocalseg.files import writing
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What is decoded, whatever a file is called: Pillow would start Ghostscript for PostScript."""
 
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -58,9 +60,14 @@ def read_mask(path: str | Path) -> np.ndarray:
         raise ValueError(f"a label image cannot be {image.mode}; save it as a grey, palette or RGB PNG")
 
 
+def channels_first(image: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> uint8 [3, H, W], of the same memory where that can be."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+
+
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 [H, W, 3] -> float32 [3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float() / 255
+    return channels_first(image).contiguous().float() / 255
 
 
 def write_image(path: str | Path, image: np.ndarray) -> Path:
@@ -123,11 +130,13 @@ def images_below(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The decoded picture; every way in which a file can be broken becomes one line that names it."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path}: not a regular file; give an image")  # a pipe would wait for ever
     try:
         # Pillow warns about large pictures (> 89 Mpx) and odd metadata; what it cannot read it raises.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 yield image
     except FileNotFoundError:

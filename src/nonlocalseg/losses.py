@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.choices import pick
+from nonlocalseg.labels import IGNORE
+
 OhemRule = Literal["ann", "ann_official", "gald", "mmseg", "top_k"]
 Average = Literal["kept", "valid", "all", "kept_count"]
 
@@ -23,7 +26,7 @@ def cross_entropy(
     logits: Tensor,
     target: Tensor,
     class_weights: Tensor | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORE,
     average: Literal["valid", "all"] = "valid",
 ) -> Tensor:
     """Cross-entropy, weighted by the class of each pixel, divided by the sum of the weights.
@@ -42,7 +45,7 @@ def ohem_cross_entropy(
     min_kept: int = 100_000,
     rule: OhemRule = "ann",
     class_weights: Tensor | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORE,
     average: Average | None = None,
 ) -> Tensor:
     """Cross-entropy of the hard pixels: those whose true class has a low probability p.
@@ -73,7 +76,7 @@ def ohem_cross_entropy(
     return _average(losses, valid, kept, weights, average or by_rule.get(rule, "kept"))
 
 
-def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """1 - 2 sum(p y) / (sum(p) + sum(y)), sums over the batch's valid pixels, mean over the classes y holds.
 
     Soft Dice after Milletari et al. (V-Net, 2016), denominators not squared. A class that is absent from the
@@ -88,7 +91,7 @@ def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor
     return losses.sum() / present.sum().clamp_min(1)
 
 
-def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """The Lovász extension of 1 - IoU (Berman et al., CVPR 2018, Alg. 1), mean over the classes in the target."""
     probabilities, labels, valid = _flat_probabilities(logits, target, ignore_index)
     present = torch.bincount(labels[valid], minlength=len(probabilities)).nonzero().flatten().tolist()
@@ -106,7 +109,7 @@ def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = 255) -> T
 
 
 def focal_loss(
-    logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None, ignore_index: int = 255
+    logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None, ignore_index: int = IGNORE
 ) -> Tensor:
     """(1 - p)^gamma times cross-entropy over the valid pixels (Lin et al., ICCV 2017, Eq. 5).
 
@@ -139,7 +142,7 @@ class SegmentationLoss(nn.Module):
         auxiliary_weight: float = 0.4,
         class_weights: Tensor | Sequence[float] | None = None,
         terms: Mapping[str, float] | None = None,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORE,
         average: Literal["valid", "all"] | None = None,
     ) -> None:
         super().__init__()
@@ -150,8 +153,8 @@ class SegmentationLoss(nn.Module):
         self.average: Literal["valid", "all"] | None = average
         self.auxiliary_weight, self.ignore_index = auxiliary_weight, ignore_index
         self.terms = dict(terms or {})
-        if unknown := sorted(set(self.terms) - {"dice", "lovasz", "focal"}):
-            raise ValueError(f"terms holds {unknown[0]!r}, which is no loss term: take dice, lovasz or focal")
+        for name in self.terms:
+            pick("loss term", name, ("dice", "lovasz", "focal"))
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)  # configuration, not a learned state
 
@@ -193,8 +196,7 @@ class SegmentationLoss(nn.Module):
 
 
 def _check_mining(threshold: float | None, min_kept: int, rule: str) -> None:
-    if rule not in get_args(OhemRule):
-        raise ValueError(f"rule is {rule!r}, but OHEM has {', '.join(get_args(OhemRule))}")
+    pick("rule of OHEM", rule, get_args(OhemRule))
     if min_kept < 0:
         raise ValueError(f"min_kept is {min_kept}, but a number of pixels is 0 or more")
     if threshold is None and rule not in ("mmseg", "top_k"):
@@ -215,9 +217,9 @@ def _checked(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor,
     valid = target != ignore_index
     labels = torch.where(valid, target.long(), 0)
     if labels.numel() and (int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0):
-        wrong = int(labels.max()) if int(labels.max()) >= logits.shape[1] else int(labels.min())
+        wrong = labels.max() if int(labels.max()) >= logits.shape[1] else labels.min()
         raise ValueError(
-            f"target holds label {wrong}, but the logits have classes 0 to {logits.shape[1] - 1}: "
+            f"target holds label {int(wrong)}, but the logits have classes 0 to {logits.shape[1] - 1}: "
             f"correct num_classes, or map that label to {ignore_index} (ignore)"
         )
     return labels, valid

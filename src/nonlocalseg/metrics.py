@@ -1,5 +1,5 @@
 """Scores of label maps from one confusion matrix over the whole set, by cityscapesScripts' rules, with bootstrap
-intervals over images; the scores along object boundaries are imported from `boundaries`.
+intervals over images.
 
 A class in neither prediction nor ground truth is left out of every mean; one that is only predicted has IoU 0 and
 counts. Pixels whose ground truth is ignored count nowhere; a void prediction on a valid pixel is a miss of that
@@ -9,46 +9,18 @@ pixel's class and nobody's false alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from nonlocalseg.boundaries import (
-    BOUNDARY_THRESHOLDS,
-    BoundaryMetric,
-    BoundaryScores,
-    boundary_areas,
-    boundary_f,
-    boundary_iou,
-    boundary_radius,
-    boundary_scores,
-)
-
-__all__ = [
-    "BOUNDARY_THRESHOLDS",
-    "BootstrapDifference",
-    "BoundaryMetric",
-    "BoundaryScores",
-    "Scores",
-    "SegmentationMetric",
-    "bootstrap_difference",
-    "bootstrap_intervals",
-    "bootstrap_mean_iou",
-    "boundary_areas",
-    "boundary_f",
-    "boundary_iou",
-    "boundary_radius",
-    "boundary_scores",
-    "confusion_matrix",
-    "image_counts",
-    "scores",
-]
+from nonlocalseg.labels import IGNORE
+from nonlocalseg.runtime import gather
 
 
-def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
     """Counts of pixels, int64 [K, K + 1]: rows are the truth, columns the prediction.
 
     prediction and target: class indices of one shape, [..., H, W]. The last column counts predictions that are no
@@ -144,14 +116,14 @@ class Scores:
             raise ValueError(f"classes holds {len(names)} names for {self.num_classes} classes: give one name for each")
         columns = (self.iou.tolist(), self.precision.tolist(), self.recall.tolist(), self.truth.tolist())
         return [
-            {"class": name, "iou": _plain(iou), "precision": _plain(p), "recall": _plain(r), "pixels": int(pixels)}
+            without_nan({"class": name, "iou": iou, "precision": p, "recall": r, "pixels": pixels})
             for name, iou, p, r, pixels in zip(names, *columns, strict=True)
         ]
 
     def to_dict(self, classes: Sequence[str] | None = None) -> dict:
         """Everything as plain numbers for JSON, nan as None: the scalar scores, and "classes", see `per_class`."""
         scalars = ("mean_iou", "mean_accuracy", "pixel_accuracy", "frequency_weighted_iou")
-        return {name: _plain(getattr(self, name)) for name in scalars} | {"classes": self.per_class(classes)}
+        return without_nan({name: getattr(self, name) for name in scalars} | {"classes": self.per_class(classes)})
 
 
 def scores(confusion: Tensor) -> Scores:
@@ -161,32 +133,32 @@ def scores(confusion: Tensor) -> Scores:
     return Scores(confusion.detach().cpu().long())
 
 
-class SegmentationMetric(Metric):
-    """The confusion matrix of a whole set, summed over batches and processes; `compute()` returns `Scores`."""
+class SegmentationMetric:
+    """The confusion matrix of a whole set, summed over batches and processes; `compute()` returns `Scores`.
 
-    full_state_update = False
-    higher_is_better = True
-    confusion: Tensor
+    No module, because DistributedDataParallel would overwrite its buffers with those of the first process.
+    """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE) -> None:
         self.num_classes, self.ignore_index = num_classes, ignore_index
-        empty = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
-        self.add_state("confusion", default=empty, dist_reduce_fx="sum")
+        self.reset()
+
+    def reset(self) -> None:
+        self.confusion = torch.zeros(self.num_classes, self.num_classes + 1, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """prediction and target: class indices of one shape, [..., H, W]; see `confusion_matrix`."""
-        self.confusion += confusion_matrix(prediction, target, self.num_classes, self.ignore_index)
+        self.confusion += confusion_matrix(prediction, target, self.num_classes, self.ignore_index).cpu()
 
     def compute(self) -> Scores:
-        return scores(self.confusion)
+        """The scores of what all processes have seen; each of them must ask."""
+        return scores(torch.stack(gather(self.confusion)).sum(0))
 
 
-def image_counts(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """True positives, false positives and false negatives of each class in one image, int64 [K, 3]."""
-    found = scores(confusion_matrix(prediction, target, num_classes, ignore_index))
-    hits = found.true_positives
-    return torch.stack([hits, found.predicted - hits, found.truth - hits], dim=1)
+def class_counts(confusion: Tensor) -> Tensor:
+    """True positives, false positives and false negatives of each class: int64 [..., K, K + 1] -> [..., K, 3]."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1)  # [..., K]
+    return torch.stack([hits, confusion[..., :-1].sum(-2) - hits, confusion.sum(-1) - hits], dim=-1)
 
 
 def bootstrap_mean_iou(
@@ -284,5 +256,17 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return part.double() / whole.double()  # 0 / 0 is nan
 
 
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def without_nan(found: Any) -> Any:
+    """Figures as JSON holds them: nan as None, in whatever it stands, and tuples as lists."""
+    if isinstance(found, float):
+        return None if math.isnan(found) else found
+    if isinstance(found, Mapping):
+        return {name: without_nan(item) for name, item in found.items()}
+    return [without_nan(item) for item in found] if isinstance(found, (list, tuple)) else found
+
+
+def with_nan(found: Any) -> Any:
+    """The reverse of `without_nan` for lists of figures: None as nan in them, and the lists as tuples."""
+    if not isinstance(found, (list, tuple)):
+        return found
+    return tuple(math.nan if item is None else with_nan(item) for item in found)

@@ -9,7 +9,7 @@ from torch import nn
 
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.aggregation import ASPP, CGNL, PSP, HalfResolution
-from nonlocalseg.models.key_maps import conv_norm, modules
+from nonlocalseg.conversion.key_maps import conv_norm, modules
 
 SIZES = [(9, 7), (3, 5), (1, 1)]
 

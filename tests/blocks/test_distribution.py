@@ -10,7 +10,7 @@ from torch import nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.aggregation import CGNL, HalfResolution
 from nonlocalseg.blocks.distribution import LDv1, LDv2
-from nonlocalseg.models.key_maps import modules
+from nonlocalseg.conversion.key_maps import modules
 
 
 @pytest.mark.parametrize("downsample", ["depthwise", "bilinear", "average"])

@@ -12,7 +12,7 @@ from torch import nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.non_local import AFNB, APNB, CommonFusion, FusionNonLocal, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, MaxSampling, RandomSampling
-from nonlocalseg.models.key_maps import ann_attention, conv_norm, mmseg_attention
+from nonlocalseg.conversion.key_maps import ann_attention, conv_norm, mmseg_attention
 
 SAMPLINGS = {
     "all": lambda: None,
@@ -124,11 +124,11 @@ def test_common_fusion_adds_the_resized_projection():
 def test_attention_is_what_forward_uses(sampling):
     block = randomise(NonLocal(6, key_channels=4, sampling=SAMPLINGS[sampling](), output="residual"))
     x = torch.randn(2, 6, 5, 8, dtype=torch.float64)
-    weights = block.attention(x)
+    weights = block.attended(x).weights(None)
     torch.testing.assert_close(weights.sum(2), torch.ones(2, 40, dtype=torch.float64))
     torch.testing.assert_close(weights, reference.attention_weights(block.branches[0], x, x))
     some = torch.tensor([3, 17])
-    torch.testing.assert_close(block.attention(x, some), weights[:, some])
+    torch.testing.assert_close(block.attended(x).weights(some), weights[:, some])
     values = reference.sample(block.branches[0].value(x), block.branches[0].sampling)
     out = block.branches[0].out((weights @ values.transpose(1, 2)).transpose(1, 2).unflatten(2, (5, 8)))
     torch.testing.assert_close(block(x), out + x)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nonlocalseg import images
+from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.labels import Palette
 
 
 def picture(path: Path, height: int = 4, width: int = 6) -> np.ndarray:
@@ -19,18 +21,27 @@ def picture(path: Path, height: int = 4, width: int = 6) -> np.ndarray:
     return pixels
 
 
-def mask(path: Path, values: Sequence[int], height: int = 4, width: int = 6, palette: object = None) -> np.ndarray:
+def mask(
+    path: Path, values: Sequence[int], height: int = 4, width: int = 6, palette: Palette | None = None
+) -> np.ndarray:
     """Write a label image that begins with `values` and goes on with the first of them."""
     label = np.full(height * width, values[0])
     label[: len(values)] = values
     label = label.reshape(height, width)
-    images.write_mask(path, label, palette)  # pyright: ignore[reportArgumentType]
+    images.write_mask(path, label, palette)
     return label
 
 
 def text(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+
+
+def label_of(data: SegmentationDataset, index: int = 0) -> np.ndarray:
+    """The label of an image that has one."""
+    label = data.read(index)[1]
+    assert label is not None
+    return label
 
 
 def first(label: np.ndarray | None, count: int) -> list[int]:

@@ -10,6 +10,7 @@ from layouts import first, mask, picture
 
 from nonlocalseg.data.ade20k import ADE20K
 from nonlocalseg.data.checking import check_dataset
+from nonlocalseg.data.source import DataSource
 
 ROOT = "ADEChallengeData2016"
 
@@ -37,7 +38,7 @@ def test_labels_that_were_moved_down(tmp_path: Path) -> None:
     add(tmp_path, "validation", "ADE_val_00000001", [0, 1, 2, 3])
     with pytest.raises(ValueError, match=r"ADE_train_00000001.png: label has value 255 in 21 pixels"):
         ADE20K(tmp_path, "train").read(0)
-    report = check_dataset("ade20k", tmp_path)
+    report = check_dataset(DataSource(data="ade20k", root=str(tmp_path)))
     assert [problem.name for problem in report.problems] == ["labels off by one"]
     add(tmp_path, "training", "ADE_train_00000001", [254, 1])
     with pytest.raises(ValueError, match="value 254"):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import picture
+from layouts import label_of, picture
 
 from nonlocalseg import images
-from nonlocalseg.data.camvid import CamVid, original_colours
+from nonlocalseg.data.camvid import BY_COLOUR, CamVid
 
 FRAMES = {
     "train": ["0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_07920", "0016E5_08190"],
@@ -33,8 +33,7 @@ def test_original(root: Path) -> None:
     for split, frames in FRAMES.items():
         data = CamVid(root, split)
         assert [pair.name for pair in data.pairs] == frames
-        label = data.read(0)[1]
-        assert label is not None
+        label = label_of(data)
         assert label.tolist() == [[0, 1, 3], [4, 10, 255]]  # sky, wall as building, lane; sidewalk, bicyclist, void
     assert len(CamVid(root, "trainval")) == 7
     (root / "LabeledApproved_full" / "0016E5_07959_L.png").unlink()
@@ -61,7 +60,7 @@ def test_facts_real_split_and_coloured_sample(shared: Path, tmp_path: Path) -> N
     assert [list(colour) for colour in CamVid.palette] == facts["palette11"]
     groups = enumerate(facts["group32_to_11_mathworks"])
     expected = {tuple(facts["colours32"][name]): index for index, names in groups for name in names}
-    assert original_colours().meaning == {**expected, (0, 0, 0): 255}
+    assert BY_COLOUR.meaning == {**expected, (0, 0, 0): 255}
     (tmp_path / "LabeledApproved_full").mkdir()
     (tmp_path / "701_StillsRaw_full").mkdir()
     for split in ("train", "val", "test"):
@@ -73,6 +72,5 @@ def test_facts_real_split_and_coloured_sample(shared: Path, tmp_path: Path) -> N
         assert ours == {path.stem for path in (shared / "data" / "camvid" / split).iterdir()}
     sample = shared / "layouts" / "datumaro" / "tests" / "assets" / "camvid_dataset"
     shutil.copytree(sample, tmp_path / "sample")  # SegNet's folders with colours in them
-    label = CamVid(tmp_path / "sample", "train").read(0)[1]
-    assert label is not None
+    label = label_of(CamVid(tmp_path / "sample", "train"))
     assert label.tolist() == [[10, 10, 3, 10, 10]]

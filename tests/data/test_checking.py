@@ -10,6 +10,7 @@ import pytest
 
 from nonlocalseg import images
 from nonlocalseg.data.checking import check_dataset
+from nonlocalseg.data.source import DataSource
 
 
 def build(root: Path, labels: list[np.ndarray], classes: str, suffix: str = ".png") -> Path:
@@ -29,13 +30,17 @@ def stripes(*values: int) -> np.ndarray:
     return np.repeat(np.array([values], np.uint8), 4, axis=0)
 
 
+def source(root: Path, data: str = "folder", **options: object) -> DataSource:
+    return DataSource(data=data, root=str(root), data_options=options)
+
+
 def kinds(root: Path) -> set[str]:
-    return {problem.name for problem in check_dataset("folder", root).problems}
+    return {problem.name for problem in check_dataset(source(root)).problems}
 
 
 def test_a_good_folder(tmp_path: Path) -> None:
     root = build(tmp_path, [stripes(0, 1, 2, 2), stripes(0, 1, 1, 2)], "masks: {0: ignore, 1: a, 2: b}")
-    report = check_dataset("folder", root, progress=list)
+    report = check_dataset(source(root), progress=list)
     assert report.problems == []
     assert [(split.split, split.images, split.labels) for split in report.splits] == [("train", 1, 1), ("val", 1, 1)]
     assert report.frequencies == [0.5, 0.5]
@@ -59,7 +64,7 @@ def test_labels_one_too_low(tmp_path: Path) -> None:
 
 
 def test_unknown_values_with_file_and_count(tmp_path: Path) -> None:
-    report = check_dataset("folder", build(tmp_path, [stripes(0, 1, 9), stripes(0, 1, 1)], "masks: {0: a, 1: b}"))
+    report = check_dataset(source(build(tmp_path, [stripes(0, 1, 9), stripes(0, 1, 1)], "masks: {0: a, 1: b}")))
     (problem,) = report.problems
     assert problem.name == "unknown value"
     assert problem.file.endswith("masks/train/0.png")
@@ -69,7 +74,7 @@ def test_unknown_values_with_file_and_count(tmp_path: Path) -> None:
 def test_unknown_colours(tmp_path: Path) -> None:
     label = np.zeros((2, 3, 3), np.uint8)
     label[0, 0] = (1, 2, 3)
-    report = check_dataset("folder", build(tmp_path, [label, label], 'masks: {"#000000": a}'))
+    report = check_dataset(source(build(tmp_path, [label, label], 'masks: {"#000000": a}')))
     assert [problem.message.split(";")[0] for problem in report.problems] == ["colour #010203 in 1 pixels"] * 2
 
 
@@ -83,7 +88,7 @@ def test_palette_against_colours(tmp_path: Path) -> None:
 
 def test_jpeg_masks_are_told(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
-    report = check_dataset("folder", build(tmp_path, [noise] * 2, 'masks: {"#000000": a, "#ffffff": b}', ".jpg"))
+    report = check_dataset(source(build(tmp_path, [noise] * 2, 'masks: {"#000000": a, "#ffffff": b}', ".jpg")))
     assert "JPEG" in report.problems[0].message
 
 
@@ -94,7 +99,7 @@ def test_a_broken_folder_is_read_to_its_end(tmp_path: Path) -> None:
     (root / "masks" / "train" / "4.png").unlink()
     images.write_mask(root / "masks" / "val" / "1.png", np.zeros((9, 9), np.uint8))
     (root / "images" / "val" / "3.png").unlink()
-    report = check_dataset("folder", root)
+    report = check_dataset(source(root))
     found = sorted((problem.name, Path(problem.file).relative_to(root).as_posix()) for problem in report.problems)
     assert found == [
         ("missing partner", "images/train/4.png"),
@@ -111,9 +116,13 @@ def test_a_broken_folder_is_read_to_its_end(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     assert kinds(tmp_path) == {"cannot be opened"}
     assert kinds(tmp_path / "gone") == {"cannot be opened"}
-    assert [problem.name for problem in check_dataset("camvid", tmp_path).problems] == ["cannot be opened"] * 3
-    with pytest.raises(ValueError, match="data set 'camvit' does not exist"):
-        check_dataset("camvit", tmp_path)
+    assert [problem.name for problem in check_dataset(source(tmp_path, "camvid")).problems] == ["cannot be opened"] * 3
+    with pytest.raises(ValueError, match="unknown data set 'camvit': did you mean 'camvid'"):
+        check_dataset(source(tmp_path, "camvit"))
+    with pytest.raises(ValueError, match="unknown split of camvid 'vall': did you mean 'val'"):
+        check_dataset(source(tmp_path, "camvid"), splits=("vall",))
+    with pytest.raises(ValueError, match="data_options: CamVid has no options; leave 'size' out"):
+        check_dataset(source(tmp_path, "camvid", size=3))
     for part in ("images/train", "masks/train", "images/val", "masks/val"):
         (tmp_path / part).mkdir(parents=True)
     (tmp_path / "classes.yaml").write_text("masks: {0: a}")
@@ -125,18 +134,18 @@ def test_flat_folder_and_synthetic(tmp_path: Path) -> None:
     for number in range(9):
         images.write_image(tmp_path / "images" / f"{number}.png", np.zeros((4, 2, 3), np.uint8))
         images.write_mask(tmp_path / "masks" / f"{number}.png", stripes(0, 1))
-    assert check_dataset("folder", tmp_path).splits[0].images == 9
-    halves = check_dataset("folder", tmp_path, val_fraction=0.5).splits
+    assert check_dataset(source(tmp_path)).splits[0].images == 9
+    halves = check_dataset(source(tmp_path, val_fraction=0.5)).splits
     assert [split.split for split in halves] == ["train", "val"]
     assert sum(split.images for split in halves) == 9
-    report = check_dataset("synthetic", length=4)
+    report = check_dataset(DataSource(data="synthetic", data_options={"length": 4}))
     assert not report.problems
     assert len(report.splits) == 3
 
 
 @pytest.mark.shared
 def test_real_camvid_is_clean(shared: Path) -> None:
-    report = check_dataset("camvid", shared / "data" / "camvid", splits=("val",))
+    report = check_dataset(source(shared / "data" / "camvid", "camvid"), splits=("val",))
     assert not report.problems
     assert not report.notes
     assert report.splits[0].images == 101

@@ -13,6 +13,8 @@ from layouts import first, mask, picture
 from nonlocalseg import images
 from nonlocalseg.data.checking import check_dataset
 from nonlocalseg.data.cityscapes import LABELS, Cityscapes, draw_polygons
+from nonlocalseg.data.dataset import DatasetOptions
+from nonlocalseg.data.source import DataSource
 
 
 def image(root: Path, split: str, name: str) -> None:
@@ -84,16 +86,24 @@ def test_coarse_test_and_trainval(tmp_path: Path) -> None:
     image(tmp_path, "train_extra", "augsburg_000000_000000")
     label(tmp_path, "train_extra", "augsburg_000000_000000", "labelIds", [7, 0], kind="gtCoarse")
     assert first(Cityscapes(tmp_path, "train_extra").read(0)[1], 2) == [0, 255]
-    assert Cityscapes.disjoint_splits(tmp_path) == ("train_extra",)
+    assert Cityscapes.disjoint_splits(tmp_path, DatasetOptions()) == ("train_extra",)
     for split in ("train", "val", "test"):
         image(tmp_path, split, f"{split}city_000000_000001")
         label(tmp_path, split, f"{split}city_000000_000001", "labelIds", [7])
     assert "label" not in Cityscapes(tmp_path, "test")[0]
     assert [pair.name[:5] for pair in Cityscapes(tmp_path, "trainval").pairs] == ["train", "valci"]
-    assert set(Cityscapes.disjoint_splits(tmp_path)) == {"train", "val", "test", "train_extra"}
-    report = check_dataset("cityscapes", tmp_path)
+    assert set(Cityscapes.disjoint_splits(tmp_path, DatasetOptions())) == {"train", "val", "test", "train_extra"}
+    report = check_dataset(DataSource(data="cityscapes", root=str(tmp_path)))
     assert report.problems == []
     assert "train has 1 images, the published data set 2975" in report.notes
+
+
+def test_train_ids_in_one_part_alone(tmp_path: Path) -> None:
+    for split, ending in (("train", "labelIds"), ("val", "labelTrainIds")):
+        image(tmp_path, split, "ulm_000000_000019")
+        label(tmp_path, split, "ulm_000000_000019", ending, [7])
+    with pytest.raises(ValueError, match=r"gtFine: labelTrainIds.png in one of train and val alone"):
+        Cityscapes(tmp_path, "trainval")
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

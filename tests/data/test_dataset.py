@@ -1,4 +1,4 @@
-"""Pairs, label maps and the errors of reading, on a small CamVid and on the real one where it is at hand."""
+"""Pairs and the errors of reading, on a small CamVid and on the real one where it is at hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layouts import first, mask, picture
 from torchvision import tv_tensors
 
 from nonlocalseg import images
 from nonlocalseg.data.camvid import CamVid
 from nonlocalseg.data.catalog import DATASETS
-from nonlocalseg.data.dataset import LabelError, LabelMap
+from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import subfolder
+from nonlocalseg.data.pairing import match_folders
+from nonlocalseg.data.source import DataSource
+from nonlocalseg.data.tables import colours, names
+from nonlocalseg.labels import IGNORE
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_camvid_layout(root: Path) -> None:
 def test_errors_name_the_file(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         CamVid(root / "nowhere", "train")
-    with pytest.raises(ValueError, match="split 'training' does not exist; choose from train, val, test, trainval"):
+    with pytest.raises(ValueError, match="unknown split 'training': did you mean 'train'"):
         CamVid(root, "training")
     images.write_mask(root / "trainannot" / "train0.png", np.full((6, 8), 40))
     with pytest.raises(ValueError, match=r"train0.png: label has value 40 in 48 pixels"):
@@ -67,22 +74,55 @@ def test_errors_name_the_file(root: Path) -> None:
         CamVid(root, "test")
 
 
-def test_label_map_of_values_and_colours() -> None:
-    values = LabelMap({0: 255, 7: 0, 300: 1})
-    assert values(np.array([[0, 7, 300]], np.int32)).tolist() == [[255, 0, 1]]
-    with pytest.raises(LabelError) as error:
-        values(np.array([[8, 8, 9, 60000]], np.int32))
-    assert error.value.counts == {8: 2, 9: 1, 60000: 1}
-    colours = LabelMap({(0, 0, 0): 255, (255, 128, 0): 0})
-    assert colours(np.array([[[0, 0, 0], [255, 128, 0]]], np.uint8)).tolist() == [[255, 0]]
-    with pytest.raises(LabelError, match="colour #0000ff in 2 pixels"):
-        colours(np.array([[[0, 0, 255], [0, 0, 255]]], np.uint8))
-    with pytest.raises(LabelError, match="holds single values where the class map expects RGB colours"):
-        colours(np.zeros((2, 2), np.uint8))
-    with pytest.raises(ValueError, match="not both"):
-        LabelMap({0: 0, (1, 2, 3): 1})
-    with pytest.raises(ValueError, match="class indices go from 0 to 253"):
-        LabelMap({0: 254})
+class Rooms(SegmentationDataset):
+    classes = names("floor, wall")
+    palette = colours("804000 c0c0c0")
+    labels = Labels(LabelMap({0: IGNORE, 1: 0, 2: 1}))
+    splits = ("train", "test")
+
+    def discover(self) -> Discovery:
+        places = (subfolder(self.root, kind, self.split) for kind in ("photos", "labels"))
+        return self.found(match_folders(*places))
+
+
+def test_a_data_set_says_where_its_files_are_and_what_labels_mean(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "train" / "hall.jpg")
+    mask(tmp_path / "labels" / "train" / "hall.png", [0, 1, 2])
+    data = Rooms(tmp_path)
+    assert data.name(0) == "hall"
+    assert first(data.read(0)[1], 3) == [255, 0, 1]
+    assert Rooms.known_classes(Rooms.Options()) == data.classes == ("floor", "wall")
+    with pytest.raises(ValueError, match="Rooms has no options; leave 'lights' out"):
+        Rooms(tmp_path, lights=True)
+    with pytest.raises(FileNotFoundError, match="photos/test: no such folder"):
+        Rooms(tmp_path, "test")
+
+
+def test_finding_files_changes_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "trainannot" / f"{name}.png")
+        picture(tmp_path / "train" / f"{name}.png")
+        picture(tmp_path / "images" / f"{name}.png")
+        mask(tmp_path / "masks" / f"{name}.png", [0, 1])
+        picture(tmp_path / "RGB" / "train" / f"{name}.png")
+        mask(tmp_path / "Label" / "train" / f"{name}.png", [1])
+        picture(tmp_path / "leftImg8bit" / "train" / "ulm" / f"ulm_{name}_leftImg8bit.png")
+        mask(tmp_path / "gtFine" / "train" / "ulm" / f"ulm_{name}_gtFine_labelTrainIds.png", [1])
+    images.write_image(tmp_path / "images" / "alone.png", np.zeros((2, 2, 3), np.uint8))
+    (tmp_path / "classes.yaml").write_text("masks: {0: a, 1: b}")
+    for data in ("camvid", "folder", "nyudv2", "cityscapes", "synthetic"):
+        options: dict[str, object] = {"val_fraction": 1e-9} if data == "folder" else {}
+        source = DataSource(data=data, root=str(tmp_path), split="train", data_options=options)
+        dataset = source.open_split("train", strict=False)
+        before = dict(vars(dataset))
+        found, again = dataset.discover(), dataset.discover()
+        assert vars(dataset) == before
+        assert (found.pairs, found.unmatched, found.classes) == (again.pairs, again.unmatched, again.classes)
+        assert dataset.pairs == found.pairs
+        assert len(found.unmatched) == (data == "folder")
+        for name in vars(found):
+            with pytest.raises(AttributeError, match=f"cannot assign to field '{name}'"):
+                setattr(found, name, ())
 
 
 @pytest.mark.shared

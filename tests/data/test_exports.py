@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import mask, picture, text
+from layouts import label_of, mask, picture, text
 
 from nonlocalseg import images
-from nonlocalseg.data import rle
+from nonlocalseg.data import run_lengths
 from nonlocalseg.data.checking import check_dataset
 from nonlocalseg.data.coco_annotations import fill_polygon, mask_of
 from nonlocalseg.data.folder import Folder
+from nonlocalseg.data.source import DataSource
 
 LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ntraffic: light:250,50,83::\nroad:51,221,255::\n"
 # pycocotools turns the polygon into the text, and the text into the mask
@@ -43,15 +44,15 @@ def test_cvat(tmp_path: Path) -> None:
     assert data.palette == ((0, 0, 0), (250, 50, 83), (51, 221, 255))
     assert [data.name(index) for index in range(len(data))] == ["a", "b c", "deep__d"]
     for index in range(3):
-        assert data.read(index)[1].tolist() == [[0, 1, 2]]  # pyright: ignore[reportOptionalMemberAccess]
+        assert label_of(data, index).tolist() == [[0, 1, 2]]
     mask(tmp_path / "SegmentationClass" / "a.png", [0, 2, 1], 1, 3, palette=data.palette)
-    assert data.read(0)[1].tolist() == [[0, 2, 1]]  # pyright: ignore[reportOptionalMemberAccess]
+    assert label_of(data, 0).tolist() == [[0, 2, 1]]
     with pytest.raises(ValueError, match="has no split train; give val_fraction"):
         Folder(tmp_path, "train")
     parts = [{pair.name for pair in Folder(tmp_path, part, val_fraction=0.4).pairs} for part in ("train", "val")]
     assert parts[0] | parts[1] == {"a", "b c", "deep__d"}
     assert not parts[0] & parts[1]
-    assert check_dataset("folder", tmp_path).problems == []
+    assert check_dataset(DataSource(data="folder", root=str(tmp_path))).problems == []
 
 
 def test_cvat_subsets_and_ignore(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_cvat_subsets_and_ignore(tmp_path: Path) -> None:
     data = Folder(tmp_path, "train")
     assert [pair.name for pair in data.pairs] == ["a", "b c"]
     assert data.classes == ("traffic: light", "road")
-    assert data.read(0)[1].tolist() == [[255, 0, 1]]  # pyright: ignore[reportOptionalMemberAccess]
+    assert label_of(data, 0).tolist() == [[255, 0, 1]]
     assert len(Folder(tmp_path, "val")) == 1
     with pytest.raises(ValueError, match="has no split test; it has train, val"):
         Folder(tmp_path, "test")
@@ -115,9 +116,9 @@ def coco(root: Path, name: str, annotations: list[dict[str, Any]], kind: str = "
 
 
 def test_run_lengths_and_polygons() -> None:
-    np.testing.assert_array_equal(rle.decode(COMPRESSED), MASK)
+    np.testing.assert_array_equal(run_lengths.decode(COMPRESSED), MASK)
     runs = {"size": [10, 10], "counts": [11, 4, 6, 4, 8, 2, 8, 2, 55]}
-    np.testing.assert_array_equal(rle.decode(runs), MASK)
+    np.testing.assert_array_equal(run_lengths.decode(runs), MASK)
     np.testing.assert_array_equal(fill_polygon(np.array(POLYGON, float).reshape(-1, 2), (10, 10)), MASK)
     outside = fill_polygon(np.array([[-5, -5], [20, -5], [20, 2], [-5, 2]], float), (10, 10))
     assert outside[:2].all()
@@ -125,7 +126,7 @@ def test_run_lengths_and_polygons() -> None:
     assert not mask_of([], (10, 10)).any()
     for wrong in ({"counts": "00"}, {"size": [10, 10], "counts": [5, 5]}, {"size": [2, 2], "counts": [5, -1]}):
         with pytest.raises(ValueError, match="run-length mask"):
-            rle.decode(wrong)
+            run_lengths.decode(wrong)
     with pytest.raises(ValueError, match=r"a mask is \(10, 10\), its image \(4, 4\)"):
         mask_of(COMPRESSED, (4, 4))
 
@@ -152,7 +153,7 @@ def test_coco_instances(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.read(0)[1], expected)
     assert (Folder(tmp_path, "val").read(0)[1] == 2).all()
     assert len(Folder(tmp_path, "all")) == 2
-    assert check_dataset("folder", tmp_path).problems == []
+    assert check_dataset(DataSource(data="folder", root=str(tmp_path))).problems == []
     with pytest.raises(ValueError, match="has no split test; it has train, val"):
         Folder(tmp_path, "test")
 

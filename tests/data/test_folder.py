@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import label_of
 
 from nonlocalseg import images
 from nonlocalseg.data.folder import Folder, read_classes
@@ -29,8 +30,7 @@ def test_split_folders(tmp_path: Path) -> None:
     assert data.classes == ("road", "car")
     assert data.palette[0] == (128, 64, 128)
     assert [data.name(index) for index in range(len(data))] == ["b", "deep__a"]
-    label = data.read(0)[1]
-    assert label is not None
+    label = label_of(data)
     assert label.tolist() == [[255, 0], [1, 1]]
     assert "label" not in Folder(tmp_path, "test")[0]
     assert len(Folder(tmp_path, "all")) == 4
@@ -65,8 +65,7 @@ def test_colours_as_hex_or_numbers(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text('masks:\n  "#000000": ignore\n  [255, 128, 0]: car\n  "#0000FF": sky\n')
     add(tmp_path, "train", "a", np.array([[[0, 0, 0], [0, 0, 255], [255, 128, 0]]], np.uint8))
     data = Folder(tmp_path, "train")
-    label = data.read(0)[1]
-    assert label is not None
+    label = label_of(data)
     assert label.tolist() == [[255, 1, 0]]
     assert data.palette == ((255, 128, 0), (0, 0, 255))
 
@@ -74,8 +73,7 @@ def test_colours_as_hex_or_numbers(tmp_path: Path) -> None:
 def test_one_class_of_black_and_white_masks(tmp_path: Path) -> None:
     (tmp_path / "classes.yaml").write_text("masks: {0: background, 255: polyp}")
     add(tmp_path, "train", "a", np.array([[0, 255]], np.uint8))
-    label = Folder(tmp_path, "train").read(0)[1]
-    assert label is not None
+    label = label_of(Folder(tmp_path, "train"))
     assert label.tolist() == [[0, 1]]
 
 

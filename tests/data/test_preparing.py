@@ -102,7 +102,7 @@ def test_another_form_that_needs_no_preparation(tmp_path: Path) -> None:
 
 
 def test_mistakes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="data set 'kitti' does not exist"):
+    with pytest.raises(ValueError, match="unknown data set 'kitti': choose from"):
         prepare("kitti", tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         prepare("cityscapes", tmp_path / "nowhere")

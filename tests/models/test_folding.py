@@ -8,8 +8,8 @@ from test_models import small
 from torch.utils.flop_counter import FlopCounterMode
 
 import nonlocalseg as nls
-from nonlocalseg.models.folding import FoldedFusion
-from nonlocalseg.models.presets import MODELS
+from nonlocalseg.blocks.folding import FoldedFusion
+from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.wirings import WIRINGS
 
 

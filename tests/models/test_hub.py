@@ -25,7 +25,7 @@ def test_new_classes_keep_everything_but_the_classifiers(saved):
     old = nls.from_pretrained(saved)
     new = nls.from_pretrained(saved, classes=["cat", "dog"], palette=[(1, 2, 3), (4, 5, 6)])
     assert (new.classes, new.palette) == (("cat", "dog"), ((1, 2, 3), (4, 5, 6)))
-    assert new.config["classes"] == ["cat", "dog"]
+    assert new.config.classes == ("cat", "dog")
     for name, value in new.state_dict().items():
         assert (".classifier." in name) or torch.equal(value, old.state_dict()[name])
     assert new(torch.rand(1, 3, 32, 32))["out"].shape == (1, 2, 32, 32)
@@ -44,7 +44,8 @@ def test_config_tells_what_the_model_predicts(saved):
     assert config["classes"] == [f"class {n}" for n in range(5)]
     assert config["format_version"] == 1
     assert config["options"]["align_corners"] is False
-    assert config["options"]["anchor_sizes"] == [1, 3, 6, 8]
+    assert config["options"]["sampling"] == "pyramid_average"
+    assert config["output_stride"] == 8
     assert config["mean"] == [0.5, 0.5, 0.5]  # this network's own
 
 
@@ -115,3 +116,35 @@ def test_hub_downloads_only_the_two_files(saved, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert nls.from_pretrained("somebody/some-model").num_classes == 5
     assert asked == {"somebody/some-model": ["config.json", "model.safetensors"]}
+
+
+def test_a_mistyped_folder_is_not_asked_of_the_hub(saved, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(saved))
+    monkeypatch.chdir(saved.parent.parent)
+    with pytest.raises(FileNotFoundError, match="run/missing holds no model"):
+        nls.from_pretrained("run/missing")
+    assert not asked
+    assert nls.from_pretrained("hf:run/missing").num_classes == 5
+    assert asked == ["run/missing"]
+
+
+def test_a_config_cannot_reach_other_keywords_of_timm(saved):
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    config["backbone_options"] = {"checkpoint_path": "weights.pth"}
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="backbone_options: unknown option 'checkpoint_path'"):
+        nls.from_pretrained(saved)
+
+
+def test_the_card_says_what_the_model_is(saved):
+    from nonlocalseg.models.hub import model_card
+
+    card = model_card(nls.from_pretrained(saved), "somebody/some-model", "camvid", 0.61)
+    for line in ("library_name: nonlocalseg", "pipeline_tag: image-segmentation", "license: apache-2.0", "- camvid"):
+        assert line in card
+    assert "value: 0.61" in card
+    assert 'nls.from_pretrained("hf:somebody/some-model")' in card

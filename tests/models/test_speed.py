@@ -42,7 +42,7 @@ def test_fine_maps_stay_in_float32(monkeypatch, bfloat16):
 
 
 def test_evaluation_says_what_it_chose(tmp_path):
-    from nonlocalseg.training.evaluation import evaluate
+    from nonlocalseg.evaluation.scoring import evaluate
 
     model = small("fcn", classes=9).eval()
     options = {"data": "synthetic", "split": "test", "data_options": {"length": 2, "size": (64, 256)}, "workers": 0}

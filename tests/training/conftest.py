@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nonlocalseg.training.running import TrainingRun, train
+from nonlocalseg.training.runs import TrainingRun, train
 
 SMALL: dict[str, Any] = {
     "data": "synthetic",

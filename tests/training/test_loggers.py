@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 from nonlocalseg.training import loggers
-from nonlocalseg.training.running import train
+from nonlocalseg.training.runs import train
 
 SHORT = {"steps": 2, "val_every": 1, "data_options": {"size": [48, 96], "length": 2}}
 
@@ -63,7 +63,7 @@ def services(monkeypatch):
     monkeypatch.setattr(loggers, "WandbLogger", Wandb)
     monkeypatch.setattr(loggers, "MLFlowLogger", MLFlow)
     monkeypatch.setattr(loggers, "check_installed", lambda names: None)
-    monkeypatch.setattr("nonlocalseg.training.running.check_installed", lambda names: None)
+    monkeypatch.setattr("nonlocalseg.training.runs.check_installed", lambda names: None)
     monkeypatch.setattr(Wandb, "opened", [])
     monkeypatch.setattr(MLFlow, "opened", [])
     return Wandb, MLFlow
@@ -122,7 +122,7 @@ def test_a_folder_called_wandb_is_no_package(tmp_path, monkeypatch):
 
 
 def test_unknown_logger(run):
-    with pytest.raises(ValueError, match="'wand' is not one of tensorboard, wandb, mlflow"):
+    with pytest.raises(ValueError, match="logger: 'wand' is unknown; did you mean 'wandb'"):
         run("run", logger="wand", **SHORT)
 
 

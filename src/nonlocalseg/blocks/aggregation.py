@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.non_local import NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling
 
 
@@ -133,28 +135,24 @@ class HalfResolution(nn.Module):
     """
 
     def __init__(
-        self, block: nn.Module, channels: int, padding: int = 1, bias: bool = False, align_corners: bool = False
+        self,
+        block: PSP | ASPP | CGNL | NonLocal,
+        channels: int,
+        padding: int = 1,
+        bias: bool = False,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         self.down = ConvNormAct(channels, channels, 3, stride=2, groups=channels, padding=padding, bias=bias)
         self.block = block
         self.align_corners = align_corners
-        self.out_channels: int = block.out_channels  # type: ignore[assignment]
+        self.out_channels = block.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         return resize(self.block(self.down(x)), x.shape[-2:], self.align_corners)
 
-    def halved(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the map that the block sees."""
-        conv = self.down.conv
-        down, right = (
-            (side + 2 * int(padding) - kernel) // stride + 1
-            for side, padding, kernel, stride in zip(
-                (height, width), conv.padding, conv.kernel_size, conv.stride, strict=True
-            )
-        )
-        return down, right
-
-    def attention(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The weights of an attending block at half resolution; `positions` are flat in the halved map."""
-        return self.block.attention(self.down(x), positions)  # type: ignore[operator]
+    def attended(self, x: Tensor) -> Attended:
+        """What an attending block attends to: positions and cells of the halved map. ValueError for other blocks."""
+        if not isinstance(self.block, NonLocal):
+            raise ValueError(f"{type(self.block).__name__} does not attend: only NB and APNB have weights to show")
+        return self.block.attended(self.down(x))

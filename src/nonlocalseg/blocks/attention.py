@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.sampling import Sampling
 
@@ -59,6 +60,10 @@ class Attention(nn.Module):
         keys, _, query = self._keys_values(high, low, values=False)
         return self._weights(high, query, keys, positions)
 
+    def attended(self, high: Tensor, low: Tensor) -> Attended:
+        """`weights` with the cells that they belong to."""
+        return Attended.of_regions(lambda positions: self.weights(high, low, positions), high, low, self.sampling)
+
     @property
     def late_bias(self) -> Tensor | None:
         """W_o's bias where it must be added after the weights: rows of "rescale" and "none" do not sum to one."""
@@ -83,7 +88,7 @@ class Attention(nn.Module):
         key_map = None if sample_first and embed_key.linear else embed_key(low)
         query = key_map.flatten(2) if key_map is not None and self.key is None and high is low else None
         own_values = values and self.value is not None
-        value_map = self.value(low) if own_values and not sample_first else low  # type: ignore[misc]
+        value_map = low if self.value is None or not values or sample_first else self.value(low)
         sampled = self._sample(key_map, value_map if own_values or key_map is None else None)
         keys = _pointwise(embed_key, sampled[-1]) if key_map is None else sampled[0]
         if self.value is None or not values:

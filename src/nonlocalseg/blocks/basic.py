@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -66,6 +70,14 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.conv(x))
+
+
+def to_channels_last(module: M) -> M:
+    """The module with its weights in the memory format channels_last."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct, resize
-from nonlocalseg.blocks.local_attention import local_attention, local_attention_weights
+from nonlocalseg.blocks.neighbours import local_attention, local_attention_weights
 
 Downsample = Literal["depthwise", "bilinear", "average"]
 
@@ -123,6 +124,15 @@ class LDv2(nn.Module):
         """Weights `[B, k * k, H, W]` over the neighbours, row by row, including those outside the map."""
         query, key, _ = self._embed(x_g, x_l)
         return local_attention_weights(query, key, self.kernel_size, self.dilation, self.scale)
+
+    def attended(self, x_g: Tensor, x_l: Tensor | None = None) -> Attended:
+        """The weights over the neighbours, with their geometry."""
+
+        def weights(positions: Tensor | None) -> Tensor:
+            every = self.attention(x_g, x_l).flatten(2).transpose(1, 2)  # [B, N, k k]
+            return every if positions is None else every[:, positions]
+
+        return Attended.of_neighbours(weights, (x_g.shape[-2], x_g.shape[-1]), self.kernel_size, self.dilation)
 
     def forward(self, x_g: Tensor, x_l: Tensor | None = None) -> Tensor:
         query, key, x = self._embed(x_g, x_l)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.attention import Attention, Normalisation, mix
 from nonlocalseg.blocks.basic import BatchNorm2d, ConvNormAct, resize
 from nonlocalseg.blocks.sampling import Sampling
@@ -132,9 +133,9 @@ class NonLocal(AttendingBlock):
     def forward(self, x: Tensor) -> Tensor:
         return self._join(x, (x,))
 
-    def attention(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Weights `[B, N, S]` over the anchors (all positions in NB), or `[B, P, S]` for flat `positions` `[P]`."""
-        return self._attentions()[0].weights(x, x, positions)
+    def attended(self, x: Tensor) -> Attended:
+        """Weights over the anchors (over all positions in NB), with their geometry."""
+        return self._attentions()[0].attended(x, x)
 
 
 class APNB(NonLocal):
@@ -191,10 +192,9 @@ class FusionNonLocal(AttendingBlock):
     def forward(self, high: Tensor, *lows: Tensor) -> Tensor:
         return self._join(high, lows)
 
-    def attention(self, high: Tensor, *lows: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """For each low map the weights `[B, N_h, S]` over its anchors, or `[B, P, S]` for flat `positions` `[P]`."""
-        pairs = zip(self._attentions(), lows, strict=True)
-        return tuple(branch.weights(high, low, positions) for branch, low in pairs)
+    def attended(self, high: Tensor, *lows: Tensor) -> list[Attended]:
+        """For each low map the weights over its anchors, with their geometry."""
+        return [branch.attended(high, low) for branch, low in zip(self._attentions(), lows, strict=True)]
 
 
 class AFNB(FusionNonLocal):

@@ -1,43 +1,38 @@
-"""The command line, `nonlocalseg VERB ...`: a typed function per verb, in the modules beside; imports nothing slow."""
+"""The command line, `nonlocalseg VERB ...`: the verbs in their order, how one is run, and the exit codes."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nonlocalseg.cli import (
-    conversion,
-    datasets,
-    evaluation,
-    explaining,
-    listing,
-    measuring,
-    prediction,
-    reporting,
-    training,
-)
+from nonlocalseg.choices import pick
 from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, explain, interrupted
-from nonlocalseg.cli.parsing import PROGRAM, Verb, parse
 
-VERBS: dict[str, Verb] = {
-    "demo": Verb(training.demo, like=training.demo_function),
-    "list": Verb(listing.list_, ("what",)),
-    "check-data": Verb(datasets.check_data, ("data",)),
-    "prepare": Verb(datasets.prepare, ("data",)),
-    "train": Verb(training.train, ("recipe",), like=training.train_function),
-    "evaluate": Verb(
-        evaluation.evaluate, ("models",), like=evaluation.evaluate_function, without=("model", "progress")
-    ),
-    "predict": Verb(prediction.predict, ("model", "paths")),
-    "explain": Verb(explaining.explain, ("model", "image")),
-    "report": Verb(reporting.report, ("run",), like=reporting.report_function),
-    "submit": Verb(datasets.submit, ("data", "model"), like=datasets.submit_function),
-    "convert": Verb(conversion.convert, ("source_file",)),
-    "benchmark": Verb(measuring.benchmark, ("what",)),
+if TYPE_CHECKING:
+    from nonlocalseg.cli.options import Verb
+
+PROGRAM = "nonlocalseg"
+# Verb -> its module beside this one and its name there, so that the overview imports none of them.
+VERBS = {
+    "demo": ("training", "demo"),
+    "list": ("listing", "list_"),
+    "check-data": ("datasets", "check_data"),
+    "prepare": ("datasets", "prepare"),
+    "train": ("training", "train"),
+    "evaluate": ("evaluation", "evaluate"),
+    "predict": ("prediction", "predict"),
+    "explain": ("explanation", "explain"),
+    "report": ("reporting", "report"),
+    "submit": ("datasets", "submit"),
+    "convert": ("conversion", "convert"),
+    "benchmark": ("measuring", "benchmark"),
 }
 
 
@@ -73,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def find_verb(name: str) -> Verb[Any]:
+    """The verb called `name`, its module imported."""
+    module, attribute = VERBS[name]
+    return getattr(importlib.import_module(f"nonlocalseg.cli.{module}"), attribute)
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
@@ -82,18 +83,17 @@ def _run(words: list[str]) -> int:
 
         print(f"{PROGRAM} {__version__}")
         return 0
-    name = words[0].replace("_", "-")
-    if name not in VERBS:
-        near = get_close_matches(name, VERBS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(VERBS)}"
-        raise ValueError(f"there is no verb {words[0]!r}: {hint}")
-    keywords = parse(name, VERBS[name], words[1:])
-    return 0 if keywords is None else VERBS[name].run(**keywords) or 0
+    from nonlocalseg.cli.options import parse
+
+    name = pick("verb", words[0].replace("_", "-"), VERBS)
+    verb = find_verb(name)
+    found = parse(f"{PROGRAM} {name}", verb, words[1:])
+    return 0 if found is None else verb.run(*found) or 0
 
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    verbs = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    verbs = [f"  {name:{width}}  {summary(name)}" for name in VERBS]
     return "\n".join(
         [
             f"usage: {PROGRAM} VERB ...",
@@ -106,3 +106,11 @@ def _overview() -> str:
             f"Nothing at hand yet? Try: {PROGRAM} demo",
         ]
     )
+
+
+def summary(name: str) -> str:
+    """What a verb does: the first line of its docstring, read from the source, because importing it takes longer."""
+    module, attribute = VERBS[name]
+    source = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    function = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == attribute)
+    return (ast.get_docstring(function) or "").partition("\n")[0]

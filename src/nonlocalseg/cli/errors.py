@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _CURES = {
@@ -46,10 +45,9 @@ def one_line(error: BaseException) -> str:
         reason = _CURES.get(error.errno or 0, error.strerror)
         return f"{error.filename}: {reason}" if error.filename else reason
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any(line.startswith("Traceback (most recent call last)") for line in lines[:-1]) or "Original Traceback" in str(
-        error
-    ):
-        lines = [re.sub(r"^[\w.]+(Error|Exception|Warning): ", "", lines[-1])]
+    if any("Traceback (most recent call last)" in line for line in lines):
+        kind, _, text = lines[-1].partition(": ")  # as Python ends a traceback
+        lines = [text if kind.endswith(("Error", "Exception", "Warning")) else lines[-1]]
     return " ".join(lines) or type(error).__name__
 
 

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from nonlocalseg.cli.terminal import check_device, merged, output, percent, say
+from nonlocalseg.cli.options import Given, verb
+from nonlocalseg.cli.shared import OfFolder, OnDevice
+from nonlocalseg.cli.terminal import first_process, output, percent, say
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
+from nonlocalseg.inference.view import VIEWS, View
+from nonlocalseg.values import Metavar, Names, Natural, Positional, Precision, value
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nonlocalseg.training.results import Comparison, Evaluation
+    from nonlocalseg.evaluation.comparison import Comparison
+    from nonlocalseg.evaluation.results import Evaluation
 
 
-def evaluate(
-    models: Sequence[str],
-    *,
-    compare: bool = False,
-    out: str | None = None,
-    val_fraction: float | None = None,
-    data_options: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> None:
+def settings() -> str:
+    """The named ways to measure, as the help shows them."""
+    return "--setting NAME stands for a paper's way to see images:\n\n" + "\n".join(
+        f"  {name:21}  {named.source}" for name, named in VIEWS.items()
+    )
+
+
+@value
+class Evaluate(OnDevice, OfFolder):
+    """The verb's own options."""
+
+    models: Annotated[Names, Positional()]
+    """The models."""
+    compare: bool = False
+    """Compare two models, class by class, with the 95 % interval of each difference (a paired bootstrap over the
+    images)."""
+    out: Annotated[str | None, Metavar("DIR")] = None
+    """Folder for the files; by default evaluation/ in the folder of the model. With several models each has a folder of
+    its name in it."""
+    setting: Annotated[str | None, Metavar("NAME")] = None
+    """A paper's way to measure, instead of the options from --mode on."""
+    boundary: bool = False
+    """Measure boundary F (GALD, Table V) and Boundary IoU as well."""
+    precision: Precision = "32"
+    """Bits of the arithmetic: bf16 and 16 are automatic mixed precision."""
+    fast: bool = False
+    """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
+    workers: Natural | None = None
+    """Processes that read images; by default up to four."""
+
+    def __post_init__(self) -> None:
+        if self.compare and len(self.models) != 2:
+            raise ValueError(f"--compare takes two models; {len(self.models)} given")
+
+
+@verb(Evaluate, DataSource, View, more=settings)
+def evaluate(own: Evaluate, given: Given) -> None:
     """Measure models against the labels of a data set: IoU per class, mIoU, accuracies, boundaries, worst images.
 
     A model is the folder of a run, a saved model, or a name on the Hugging Face hub; the .json of an earlier evaluation
     stands for the model that it measured. The figures are written as JSON and CSV, the confusion matrix as a picture,
     and the counts of each image and class as .npz. `torchrun --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the
     images between processes.
-
-    Args:
-        models: the models.
-        compare: compare two models, class by class, with the 95 % interval of each difference (a paired bootstrap over
-            the images).
-        out: folder for the files; by default evaluation/ in the folder of the model. With several models each has a
-            folder of its name in it.
-        val_fraction: for --data folder with one folder of images: the same share as in training.
-        data_options: further options of the data set, such as length=200.
 
     Examples:
         nonlocalseg evaluate runs/camvid --data camvid --root CamVid --split test --boundary
@@ -49,37 +73,38 @@ def evaluate(
         nonlocalseg evaluate runs/fcn runs/ann --data camvid --root CamVid --split test --compare
         nonlocalseg evaluate fcn/evaluation/camvid-test-whole.json runs/ann --data camvid --root CamVid --split test --compare
     """
-    from nonlocalseg.training.results import Evaluation
-    from nonlocalseg.training.results import compare as compare_two
+    from nonlocalseg.evaluation.comparison import compare
+    from nonlocalseg.evaluation.results import Evaluation
+    from nonlocalseg.runtime import pick_device
 
-    if compare and len(models) != 2:
-        raise ValueError(f"--compare takes two models; {len(models)} given")
-    check_device(options.get("device"))
-    folders = _folders(models, out)
-    stored = {model: Evaluation.read(model) for model in models if model.endswith(".json")}
+    pick_device(own.device)
+    folders = _folders(own.models, own.out)
+    stored = {model: Evaluation.read(model) for model in own.models if model.endswith(".json")}
     results = []
-    for model, folder in zip(models, folders, strict=True):
-        if model in stored:
-            result = stored[model]
-        else:
-            result = evaluate_function()(
-                model,
-                out=folder,
-                data_options=merged(data_options, {"val_fraction": val_fraction}),
-                progress=sys.stderr.isatty(),
-                **options,
-            )
+    for model, folder in zip(own.models, folders, strict=True):
+        result = stored[model] if model in stored else _measure(own, given, model, folder)
         results.append(result)
-        if _first_process():
-            _show(result, folder, model if len(models) > 1 else "")
-    if compare and _first_process():
-        _show_comparison(compare_two(*results), models, folders[1])
+        if first_process():
+            _show(result, folder, model if len(own.models) > 1 else "")
+    if own.compare and first_process():
+        _show_comparison(compare(*results), own.models, folders[1])
 
 
-def evaluate_function() -> Callable[..., Any]:
-    from nonlocalseg.training.evaluation import evaluate
+def _measure(own: Evaluate, given: Given, model: str, folder: Path) -> Evaluation:
+    from nonlocalseg.evaluation.scoring import evaluate
 
-    return evaluate
+    return evaluate(
+        model,
+        setting=own.setting,
+        boundary=own.boundary,
+        precision=own.precision,
+        fast=own.fast,
+        device=own.device,
+        workers=own.workers,
+        out=folder,
+        progress=sys.stderr.isatty(),
+        **own.joined(given),
+    )
 
 
 def _folders(models: Sequence[str], out: str | None) -> list[Path]:
@@ -100,11 +125,6 @@ def _beside(model: str) -> Path:
     if model.endswith(".json"):
         return path.parent
     return path / "evaluation" if path.is_dir() else Path("evaluation") / model.replace("/", "-")
-
-
-def _first_process() -> bool:
-    """Of those that torchrun started, one prints."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _show(result: Evaluation, folder: Path, model: str) -> None:

@@ -2,91 +2,118 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from nonlocalseg.choices import pick
+from nonlocalseg.cli.options import Given, explained, verb
 from nonlocalseg.cli.terminal import output, track
+from nonlocalseg.values import Count, Metavar, Positional, Size, options_of, plain, value
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nonlocalseg.training.phases import Published
+    from nonlocalseg.recipes.schema import Published
 
 
-def list_(
-    what: Literal["models", "datasets", "recipes"],
-    *,
-    data: str | None = None,
-    backbone: str = "resnet50c",
-    size: tuple[int, int] = (512, 512),
-    num_classes: int = 19,
-) -> None:
+@value
+class List:
+    """The verb's own options."""
+
+    what: Annotated[Literal["models", "datasets", "recipes"], Positional()]
+    """What to list."""
+    model: Annotated[str | None, Metavar("NAME")] = None
+    """Only this model, with the options that its head has of its own."""
+    data: Annotated[str | None, Metavar("NAME")] = None
+    """Only the recipes for this data set, or only this data set, with its classes, its options and the files it
+    expects."""
+    backbone: Annotated[str, Metavar("NAME")] = "resnet50c"
+    """The timm backbone under the models."""
+    size: Size = (512, 512)
+    """Height and width of the image; one number for both."""
+    num_classes: Count = 19
+    """Number of classes."""
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16:
+            raise ValueError(f"--size: {self.size[0]} {self.size[1]}; give height and width of 16 pixels or more")
+
+
+@verb(List)
+def list_(own: List, given: Given) -> None:
     """List the models, the data sets or the training recipes.
 
     Models come with their parameters and multiply-adds on one image, computed for the backbone and the size below, in
-    evaluation (without the auxiliary head).
-
-    Args:
-        what: what to list.
-        data: only the recipes for this data set, or only this data set, with its classes and the files it expects.
-        backbone: the timm backbone under the models.
-        size: height and width of the image; one number for both.
-        num_classes: number of classes.
+    evaluation (without the auxiliary head). With --model, every option of its head is explained; they are what `train
+    --model-options` takes.
 
     Examples:
         nonlocalseg list models
         nonlocalseg list models --backbone resnet18 --size 360 480
+        nonlocalseg list models --model galdv2
         nonlocalseg list datasets
         nonlocalseg list recipes --data camvid
     """
-    if data is not None:
-        from nonlocalseg.data.catalog import DATASETS
-        from nonlocalseg.models.presets import known
+    from nonlocalseg.data.catalog import DATASETS
 
-        known("data set", data, DATASETS)
+    if own.data is not None:
+        pick("data set", own.data, DATASETS)
     console = output()
-    if what == "models":
-        console.print(_models(backbone, size, num_classes))
-    elif what == "recipes":
-        table, notes = _recipes(data)
+    if own.what == "models":
+        console.print(_models(own))
+        for table in _model_options(own.model) if own.model is not None else ():
+            console.print(table)
+    elif own.what == "recipes":
+        table, notes = _recipes(own.data)
         console.print(table)
         for note in notes:
             console.print(note)
     else:
-        console.print(_datasets(data))
-        if data is not None:
-            console.print(_files(data), highlight=False, markup=False)
+        console.print(_datasets(own.data))
+        if own.data is not None:
+            options = DATASETS[own.data].Options()
+            if options_of(type(options)):
+                console.print(_options(options, f"options of {own.data}, for --data-options"))
+            console.print(_files(own.data), highlight=False, markup=False)
 
 
-def _models(backbone: str, size: tuple[int, int], num_classes: int) -> Table:
+def _models(own: List) -> Table:
     from rich.table import Table
 
-    from nonlocalseg.models.presets import MODELS
+    from nonlocalseg.models.catalog import MODELS
+    from nonlocalseg.models.cost import model_cost
 
-    if min(size) < 16:
-        raise ValueError(f"--size: {size[0]} {size[1]}; give height and width of 16 pixels or more")
-    table = Table(caption=f"on {backbone}, one {size[0]}x{size[1]} image, {num_classes} classes")
-    for name, justify in (("model", "left"), ("", "left"), ("parameters", "right"), ("multiply-adds", "right")):
-        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
-    for name in track(list(MODELS), "counting"):
-        parameters, operations = cost(name, backbone, size, num_classes)
-        figures = (f"{parameters / 1e6:.1f} M", f"{operations / 1e9:.1f} G")
-        table.add_row(name, MODELS[name].description, *figures)
+    names = list(MODELS) if own.model is None else [pick("model", own.model, MODELS)]
+    table = Table(caption=f"on {own.backbone}, one {own.size[0]}x{own.size[1]} image, {own.num_classes} classes")
+    for heading in ("model", ""):
+        table.add_column(heading)
+    for heading in ("parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for name in track(names, "counting"):
+        parameters, operations = model_cost(name, own.backbone, own.size, own.num_classes)
+        table.add_row(name, MODELS[name].description, f"{parameters / 1e6:.1f} M", f"{operations / 1e9:.1f} G")
     return table
 
 
-def cost(model: str, backbone: str, size: tuple[int, int], num_classes: int, **options: Any) -> tuple[int, int]:
-    """Parameters, and multiply-adds on one image, of a model in evaluation; computed without any arithmetic."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+def _model_options(model: str) -> tuple[Table, Table]:
+    from nonlocalseg.models.catalog import MODELS
+    from nonlocalseg.models.config import NetworkOptions
 
-    from nonlocalseg.models.presets import create_model
+    return (
+        _options(MODELS[model].options, f"options of {model}, for train --model-options"),
+        _options(NetworkOptions(), "options of every model, for train --model-options"),
+    )
 
-    with torch.device("meta"):
-        network = create_model(model, backbone, num_classes, auxiliary=False, **options).eval()
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            network(torch.empty(1, 3, *size))
-    return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
+
+def _options(defaults: object, title: str) -> Table:
+    """Every option of a value, which says what it is by default."""
+    from rich.table import Table
+
+    table = Table("option", "default", "", title=title, title_justify="left")
+    table.columns[0].no_wrap = True
+    for name, option in options_of(type(defaults)).items():
+        shown = plain(getattr(defaults, name))
+        table.add_row(name, "-" if shown is None else str(shown), explained(option))
+    return table
 
 
 def _datasets(data: str | None) -> Table:
@@ -99,7 +126,7 @@ def _datasets(data: str | None) -> Table:
         if data in (None, name):
             counts = kind.expected_counts
             splits = [f"{split} ({counts[split]})" if split in counts else split for split in kind.splits]
-            classes = getattr(kind, "classes", None)
+            classes = kind.known_classes(kind.Options())
             table.add_row(name, str(len(classes)) if classes else "varies", ", ".join(splits), _about(kind))
             if data is not None and classes:
                 table.caption = "classes: " + ", ".join(classes)
@@ -110,7 +137,7 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
     """The table, and what the notes of its recipes say, by the numbers in its last column."""
     from rich.table import Table
 
-    from nonlocalseg.training.recipes import RECIPES
+    from nonlocalseg.recipes.catalog import RECIPES
 
     table = Table("recipe", "data set", "steps", "batch", "crop", "published", "note")
     table.columns[0].no_wrap = True

@@ -6,37 +6,43 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nonlocalseg.cli.errors import FAILED, one_line
-from nonlocalseg.cli.terminal import check_device, output, say, track
+from nonlocalseg.cli.options import Given, verb
+from nonlocalseg.cli.shared import OnDevice
+from nonlocalseg.cli.terminal import output, say, track
 from nonlocalseg.files import check_folder
+from nonlocalseg.inference.view import View
+from nonlocalseg.labels import Palette
+from nonlocalseg.values import Metavar, Names, Positional, changed, value
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from nonlocalseg.inference import Prediction
-
-Palette = Sequence[Sequence[int]]
+    from nonlocalseg.inference.predictor import Prediction
 
 
-def predict(
-    model: str,
-    paths: Sequence[str],
-    *,
-    out: str,
-    mode: Literal["whole", "slide"] = "whole",
-    crop: int | tuple[int, int] | None = None,
-    stride: float | tuple[float, float] | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    average: Literal["probabilities", "logits"] = "probabilities",
-    short_side: int | None = None,
-    probabilities: bool = False,
-    device: str | None = None,
-    accumulate_on: str | None = None,
-    fast: bool = False,
-) -> int:
+@value
+class Predict(OnDevice):
+    """The verb's own options."""
+
+    model: Annotated[str, Positional()]
+    """The model."""
+    paths: Annotated[Names, Positional()]
+    """The photographs."""
+    out: Annotated[str, Metavar("DIR")]
+    """Folder for the pictures."""
+    probabilities: bool = False
+    """Write probabilities/NAME.npz as well, float32 [class, row, column]."""
+    accumulate_on: Annotated[str | None, Metavar("DEVICE")] = None
+    """Where the scores of a photograph are kept; cpu saves memory of the GPU."""
+    fast: bool = False
+    """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
+
+
+@verb(Predict, View)
+def predict(own: Predict, given: Given) -> int:
     """Label photographs with a trained model.
 
     MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub. PATHS are files, folders (searched
@@ -44,38 +50,21 @@ def predict(
     its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/ (with a legend). A
     file that cannot be read is reported, the others go on, and the exit code is 1.
 
-    Args:
-        model: the model.
-        paths: the photographs.
-        out: folder for the pictures.
-        mode: whole photographs, or windows that slide over them (for large ones).
-        crop: height and width of the windows in pixels; one number for both.
-        stride: step between windows, in pixels (512) or as a part of the crop (0.5); by default two thirds of the crop.
-        scales: factors at which every photograph is seen; the results are averaged.
-        flip: see every photograph mirrored as well.
-        average: what is averaged over windows, scales and flips.
-        short_side: pixels to which the shorter side of every photograph is brought first, for photographs much larger
-            than those of the training; by default they keep their size.
-        probabilities: write probabilities/NAME.npz as well, float32 [class, row, column].
-        device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
-        accumulate_on: where the scores of a photograph are kept; cpu saves memory of the GPU.
-        fast: the fastest form of the model on this device, which may mean half precision; it says what it chose.
-
     Examples:
         nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
     """
     from nonlocalseg.images import read_image
-    from nonlocalseg.inference import check_options
-    from nonlocalseg.inference import predict as infer_one
+    from nonlocalseg.inference.predictor import predict as label
     from nonlocalseg.models.hub import from_pretrained
+    from nonlocalseg.runtime import pick_device
 
-    check_options(mode, crop, stride, scales, average, short_side)
-    named, folder, where = named_images(paths), check_folder(out), check_device(device)
-    kept = None if accumulate_on is None else check_device(accumulate_on)
-    network: Any = from_pretrained(model).to(where)
-    if fast:
+    view = changed(View(), given)
+    named, folder, where = named_images(own.paths), check_folder(own.out), pick_device(own.device)
+    kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
+    network: Any = from_pretrained(own.model).to(where)
+    if own.fast:
         from nonlocalseg.models.speed import speed_up
 
         network = speed_up(network, where)
@@ -84,13 +73,13 @@ def predict(
     for image, name in track(named.items(), "predicting"):
         try:
             pixels = read_image(image)
-            result = infer_one(network, pixels, mode, crop, stride, scales, flip, average, where, kept, short_side)
+            result = label(network, pixels, view, device=where, accumulate_on=kept)
         except (ValueError, OSError) as error:
             reason = one_line(error)
             say(f"error: {reason if str(image) in reason else f'{image}: {reason}'}")
             failed += 1
             continue
-        if probabilities:
+        if own.probabilities:
             _write_probabilities(folder / "probabilities" / f"{name}.npz", result)
         mask = result.mask.numpy()
         del result  # the scores of a large photograph take gigabytes
@@ -123,9 +112,9 @@ def _base(given: str) -> Path:
         return path
     if path.exists():
         return path.parent
-    fixed = [part for part in path.parts]
-    first = next((i for i, part in enumerate(fixed) if any(sign in part for sign in "*?[")), len(fixed) - 1)
-    return Path(*fixed[: min(first, len(fixed) - 1)])
+    last = len(path.parts) - 1
+    first = next((i for i, part in enumerate(path.parts) if any(sign in part for sign in "*?[")), last)
+    return Path(*path.parts[: min(first, last)])
 
 
 def _write_pictures(

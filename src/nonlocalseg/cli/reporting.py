@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated
 
-from nonlocalseg.cli.terminal import check_device, output
+from nonlocalseg.cli.options import Given, verb
+from nonlocalseg.cli.shared import OnDevice
+from nonlocalseg.cli.terminal import output
+from nonlocalseg.data.source import DataSource
+from nonlocalseg.values import Metavar, Natural, Positional, value
 
 
-def report(run: str, **options: Any) -> None:
+@value
+class Report(OnDevice):
+    """The verb's own options."""
+
+    run: Annotated[str, Positional()]
+    """Folder of the run."""
+    out: Annotated[str | None, Metavar("FILE")] = None
+    """The file; by default report.html in the folder of the run."""
+    images: Natural = 3
+    """The worst and the best images to show, this many of each."""
+    pixels: Natural = 3
+    """Pixels whose attention is shown."""
+    workers: Natural | None = None
+    """Processes that read images; by default up to four."""
+
+
+@verb(Report, DataSource)
+def report(own: Report, given: Given) -> None:
     """Write one HTML page about a run: scores with intervals, curves, images, boundaries, attention, speed, recipe.
 
     RUN is the folder that `nonlocalseg train` wrote. The page needs no other file and no network: mail it, print it,
     keep it. Where RUN/evaluation does not hold the figures yet, they are measured first, boundaries included, which
-    takes as long as `nonlocalseg evaluate --boundary`; the evaluation is kept there.
-
-    Args:
-        run: folder of the run.
+    takes as long as `nonlocalseg evaluate --boundary`; the evaluation is kept there. Data set, folder and split are
+    those of the training's validation where they are not given.
 
     Examples:
         nonlocalseg report runs/demo/ann
         nonlocalseg report runs/camvid --split test --root CamVid --out camvid.html
         nonlocalseg report runs/mine --images 5 --pixels 6 --device cpu
     """
-    check_device(options.get("device"))
-    path = report_function()(run, progress=sys.stderr.isatty(), **options)
+    from nonlocalseg.report.page import report
+    from nonlocalseg.runtime import pick_device
+
+    pick_device(own.device)
+    path = report(
+        own.run,
+        images=own.images,
+        pixels=own.pixels,
+        device=own.device,
+        workers=own.workers,
+        out=own.out,
+        progress=sys.stderr.isatty(),
+        **given,
+    )
     output().print(f"report in {path}")
-
-
-def report_function() -> Callable[..., Any]:
-    from nonlocalseg.report import report
-
-    return report

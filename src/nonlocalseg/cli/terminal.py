@@ -1,13 +1,12 @@
-"""What the verbs share: output, progress bars, and the check of a device before any work is done."""
+"""What the verbs print with: output, progress bars, and figures as text."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
 
 T = TypeVar("T")
@@ -38,29 +37,13 @@ def track(items: Iterable[T], label: str, count: int | None = None) -> Iterable[
     return track(items, label, count, console=Console(stderr=True), transient=True)
 
 
-def check_device(name: str | None) -> torch.device:
-    """The device called `name`, by default a GPU where there is one. Raises ValueError for one that is not here."""
-    import torch
+def first_process() -> bool:
+    """Of the processes that torchrun or Lightning started, one prints."""
+    from nonlocalseg.runtime import rank
 
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: {name!r} is unknown; give cpu, cuda, cuda:1 or mps") from None
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"--device: there is no {name} here ({count} GPUs); leave it out, or give cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device: there is no mps here; leave it out, or give cpu")
-    return device
+    return rank() == 0
 
 
 def percent(share: object) -> str:
     """0.5 as 50.00; a dash for what is undefined."""
     return f"{100 * share:.2f}" if isinstance(share, (int, float)) and share == share else "-"
-
-
-def merged(options: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`options` and those of `named` that are given; None where there are none."""
-    return {**(options or {}), **{name: value for name, value in named.items() if value is not None}} or None

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from nonlocalseg import images
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
-from nonlocalseg.data.literals import colours, distinct, names
-from nonlocalseg.data.official import by_suffix, inside, match, require
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import inside, require
+from nonlocalseg.data.pairing import Matched, by_suffix, join, match, unlabelled
+from nonlocalseg.data.tables import colours, distinct, names
+from nonlocalseg.labels import IGNORE
 
 _SOURCE = "ADEChallengeData2016.zip from sceneparsing.csail.mit.edu"
 _TEST_SOURCE = "release_test.zip from sceneparsing.csail.mit.edu"
@@ -59,28 +62,24 @@ class ADE20K(SegmentationDataset):
     splits = ("train", "val", "test", "trainval")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 20210, "val": 2000, "test": 3352, "trainval": 22210}
     label_ids: ClassVar[tuple[int, ...]] = tuple(range(1, 151))  # what the server expects
-    label_map = LabelMap({0: IGNORE, **{value: index for index, value in enumerate(label_ids)}})
+    labels = Labels(LabelMap({0: IGNORE, **{value: index for index, value in enumerate(label_ids)}}))
 
     @classmethod
-    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+    def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:
         return ("train", "val")
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         root = inside(self.root, "ADEChallengeData2016")
         if self.split == "test":
             where = ["images/testing", "release_test/testing", "../release_test/testing", "testing"]
-            found = images.images_below(require(root, where, _TEST_SOURCE))
-            return [Pair(path.stem, path, None) for path in found], []
+            files = images.images_below(require(root, where, _TEST_SOURCE))
+            return self.found(unlabelled((path.stem, path) for path in files))
         _refuse_full_ade20k(root)
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for part in ("train", "val") if self.split == "trainval" else (self.split,):
-            pictures = by_suffix(require(root, [f"images/{_FOLDERS[part]}"], _SOURCE), "*", ".jpg")
-            labels = by_suffix(require(root, [f"annotations/{_FOLDERS[part]}"], _SOURCE), "*", ".png")
-            found, alone = match(pictures, labels)
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
+        return self.found(join(self._part(root, _FOLDERS[part]) for part in self.parts))
+
+    def _part(self, root: Path, folder: str) -> Matched:
+        pictures = by_suffix(require(root, [f"images/{folder}"], _SOURCE), "*", ".jpg")
+        return match(pictures, by_suffix(require(root, [f"annotations/{folder}"], _SOURCE), "*", ".png"))
 
 
 def _refuse_full_ade20k(root: Path) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from nonlocalseg import images
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, pair_by_stem, subfolder
-from nonlocalseg.data.literals import colours, names
-from nonlocalseg.data.official import by_suffix, match, require
+from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import EitherMap, LabelMap
+from nonlocalseg.data.layouts import require, subfolder
+from nonlocalseg.data.pairing import Matched, by_suffix, join, match, match_folders
+from nonlocalseg.data.tables import colours, names
+from nonlocalseg.labels import IGNORE
 
 _STILLS, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 _SITE = "mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
@@ -32,6 +31,13 @@ _GROUPS = {
 }
 
 
+CLASSES = names("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
+BY_VALUE = LabelMap({**{value: value for value in range(11)}, 11: IGNORE})
+BY_COLOUR = LabelMap(
+    {(0, 0, 0): IGNORE} | {colour: CLASSES.index(name) for name, text in _GROUPS.items() for colour in colours(text)}
+)
+
+
 class CamVid(SegmentationDataset):
     """One of two forms; the second where its folders are there:
 
@@ -45,24 +51,19 @@ class CamVid(SegmentationDataset):
     The val sequence (0016E5) also appears in train, and 62 of the 233 test images come from one that does.
     """
 
-    classes = names("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
+    classes = CLASSES
     palette = colours("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0")
     splits = ("train", "val", "test", "trainval")
-    label_map = LabelMap({**{value: value for value in range(11)}, 11: IGNORE})
+    labels = Labels(EitherMap(BY_VALUE, BY_COLOUR))
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 367, "val": 101, "test": 233, "trainval": 468}
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         if (self.root / _STILLS).is_dir() or (self.root / _APPROVED).is_dir():
-            return self._original()
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for part in ("train", "val") if self.split == "trainval" else (self.split,):
-            image_root, label_root = self._segnet_folder(part), self._segnet_folder(f"{part}annot")
-            files = images.images_below(image_root), images.images_below(label_root)
-            found, alone = pair_by_stem(*files, image_root, label_root)
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
+            return self.found(self._original())
+        return self.found(join(self._segnet(part) for part in self.parts))
+
+    def _segnet(self, part: str) -> Matched:
+        return match_folders(self._segnet_folder(part), self._segnet_folder(f"{part}annot"))
 
     def _segnet_folder(self, name: str) -> Path:
         if not (self.root / name).is_dir() and not any((self.root / part).is_dir() for part in self.splits):
@@ -72,18 +73,14 @@ class CamVid(SegmentationDataset):
             )
         return subfolder(self.root, name)
 
-    def _original(self) -> tuple[list[Pair], list[Path]]:
+    def _original(self) -> Matched:
         stills = require(self.root, [_STILLS], f"{_STILLS}.zip, named by {_SITE}")
         approved = require(self.root, [_APPROVED], f"{_APPROVED}.zip from {_SITE} and unpack it into that folder")
         pairs, alone = match(by_suffix(stills, "*", ".png"), by_suffix(approved, "*", "_L.png"))
-        parts = ("train", "val") if self.split == "trainval" else (self.split,)
         return (
-            [pair for pair in pairs if _part(pair.name) in parts],
-            [path for path in alone if _part(path.stem.removesuffix("_L")) in parts],
+            [pair for pair in pairs if _part(pair.name) in self.parts],
+            [path for path in alone if _part(path.stem.removesuffix("_L")) in self.parts],
         )
-
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        return original_colours()(raw) if raw.ndim == 3 else super().map_label(raw)
 
 
 def _part(name: str) -> str:
@@ -93,12 +90,3 @@ def _part(name: str) -> str:
     if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
         return "test"
     return "val" if sequence == "0016E5" and 7959 <= number <= 8159 else "train"
-
-
-@cache
-def original_colours() -> LabelMap:
-    """The 32 colours -> classes; its table of 16 MB is made when it is first needed."""
-    meaning = {(0, 0, 0): IGNORE}
-    for name, text in _GROUPS.items():
-        meaning |= dict.fromkeys(colours(text), CamVid.classes.index(name))
-    return LabelMap(meaning)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from nonlocalseg.data.catalog import DATASETS
-from nonlocalseg.data.dataset import IGNORE, LabelError, SegmentationDataset, spell_counts
+from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.label_maps import EitherMap, LabelError, LabelMap, spell_counts
+from nonlocalseg.data.source import DataSource
+from nonlocalseg.labels import IGNORE
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
@@ -98,30 +100,23 @@ class Report:
         return "\n".join(lines)
 
 
-def check_dataset(
-    data: str,
-    root: str | Path | None = None,
-    splits: Sequence[str] | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Report:
-    """Read every pair of a data set of the catalogue and report what it holds and what is wrong with it.
+def check_dataset(source: DataSource, splits: Sequence[str] | None = None, progress: Progress | None = None) -> Report:
+    """Read every pair of a data set and report what it holds and what is wrong with it.
 
-    splits: all by default. progress: wraps the indices of each split, for a progress bar. options: those of the data
-    set. Whatever is broken in the folder becomes a `Problem`; only an unknown `data` raises `ValueError`.
+    splits: instead of the source's own; all by default. progress: wraps the indices of each split, for a progress bar.
+    Whatever is broken in the folder becomes a `Problem`; only a data set, an option or a split that does not exist
+    raises `ValueError`.
     """
-    if data not in DATASETS:
-        raise ValueError(f"data set {data!r} does not exist; choose from {', '.join(DATASETS)}")
-    kind = DATASETS[data]
-    report = Report(data, str(root or "(drawn)"))
-    if options.get("val_fraction") is not None:
-        splits = splits or ("train", "val")
-    for split in splits or kind.disjoint_splits(Path(root or ".").expanduser()):
+    kind, options = source.kind(), source.read_options()
+    for split in splits or ():
+        source.check(split)
+    report = Report(source.data, str(source.root or "(drawn)"))
+    for split in splits or kind.disjoint_splits(Path(source.root or ".").expanduser(), options):
         try:
-            dataset = kind(root=root, split=split, strict=False, **options)
+            dataset = source.open_split(split, strict=False)
         except (ValueError, OSError) as error:
             file, _, message = str(error).partition(": ")
-            problem = Problem("cannot be opened", file if message else str(root), message or file)
+            problem = Problem("cannot be opened", file if message else str(source.root), message or file)
             report.problems += [] if problem in report.problems else [problem]
             continue
         report.classes = dataset.classes
@@ -212,10 +207,11 @@ def _misfit(file: str, raw: np.ndarray, error: LabelError) -> Problem:
 
 def _off_by_one(dataset: SegmentationDataset, summary: SplitSummary, unknown: Counter[Any]) -> Problem | None:
     """Whether the unknown values of a whole split vanish when all values move by one."""
-    known = getattr(dataset, "label_map", None)
-    if not unknown or known is None or known.colours or not summary.seen:
+    known = dataset.labels.meaning
+    known = known.by_value if isinstance(known, EitherMap) else known
+    if not unknown or not isinstance(known, LabelMap) or known.colours or not summary.seen:
         return None
-    keys, seen = set(known.meaning), set(summary.seen)
+    keys, seen = {key for key in known.meaning if isinstance(key, int)}, set(summary.seen)
     file = str(dataset.pairs[0].label.parent if dataset.pairs[0].label else dataset.root)
     if set(unknown) == {max(keys) + 1} and {value - 1 for value in seen - {0}} <= keys and len(seen) > 2:
         message = (

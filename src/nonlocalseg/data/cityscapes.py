@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from nonlocalseg import images
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
-from nonlocalseg.data.literals import colours, names
-from nonlocalseg.data.official import Task, by_suffix, match, require
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import Task, require
+from nonlocalseg.data.pairing import by_suffix, join, match, unlabelled
+from nonlocalseg.data.tables import colours, names
+from nonlocalseg.labels import IGNORE
 
 # The official label ids: the place in this list is the id. "license plate" is -1 and never drawn.
 LABELS = names("""
@@ -25,6 +28,10 @@ _PLATE = "license plate"
 _SOURCE = "{} from cityscapes-dataset.com (free for research, with registration)"
 _IMAGES = {"train_extra": "leftImg8bit_trainextra.zip"}
 _LABELS = {"train_extra": "gtCoarse.zip"}
+
+
+def _stored(label: Path, name: str) -> np.ndarray:
+    return draw_polygons(label) if label.suffix == ".json" else read_stored(label, name)
 
 
 class Cityscapes(SegmentationDataset):
@@ -63,40 +70,41 @@ class Cityscapes(SegmentationDataset):
         {**dict.fromkeys(range(len(LABELS)), IGNORE), **{value: index for index, value in enumerate(label_ids)}}
     )
     by_train_id: ClassVar[LabelMap] = LabelMap({**{index: index for index in range(19)}, 19: IGNORE, 255: IGNORE})
+    labels = Labels(by_id, _stored)
 
     @classmethod
-    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+    def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:
         found = [part for part in cls.splits if (root / "leftImg8bit" / part).is_dir()]
         return tuple(found) or ("train", "val")
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
-        self.label_map = self.by_id
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for part in ("train", "val") if self.split == "trainval" else (self.split,):
-            source = _SOURCE.format(_IMAGES.get(part, "leftImg8bit_trainvaltest.zip"))
-            folder = require(self.root, [f"leftImg8bit/{part}"], source)
-            pictures = by_suffix(folder, "*/*.png", "_leftImg8bit.png")
-            if part == "test":
-                return [Pair(name, pictures[name], None) for name in sorted(pictures)], []
-            found, alone = match(pictures, self._labels(part))
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
+    def discover(self) -> Discovery:
+        if self.split == "test":
+            pictures = self._pictures("test")
+            return self.found(unlabelled((name, pictures[name]) for name in sorted(pictures)))
+        pictures = {part: self._pictures(part) for part in self.parts}
+        labels = {part: self._labels(part) for part in self.parts}
+        meanings = [meaning for meaning, _ in labels.values()]
+        if meanings[0] is not meanings[-1]:
+            where = self.root / "gtFine"
+            raise ValueError(
+                f"{where}: labelTrainIds.png in one of train and val alone; remove them, or make the others"
+            )
+        matched = join(match(pictures[part], files) for part, (_, files) in labels.items())
+        return self.found(matched, Labels(meanings[0], _stored))
 
-    def _labels(self, part: str) -> dict[str, Path]:
+    def _pictures(self, part: str) -> dict[str, Path]:
+        source = _SOURCE.format(_IMAGES.get(part, "leftImg8bit_trainvaltest.zip"))
+        return by_suffix(require(self.root, [f"leftImg8bit/{part}"], source), "*/*.png", "_leftImg8bit.png")
+
+    def _labels(self, part: str) -> tuple[LabelMap, dict[str, Path]]:
+        """The label files of the first form that there is, and what they mean."""
         kind = "gtCoarse" if part == "train_extra" else "gtFine"
         source = _SOURCE.format(_LABELS.get(part, "gtFine_trainvaltest.zip"))
         folder = require(self.root, [f"{kind}/{part}"], source)
         for ending in ("labelIds.png", "labelTrainIds.png", "polygons.json"):
             if found := by_suffix(folder, "*/*", f"_{kind}_{ending}"):
-                self.label_map = self.by_train_id if ending == "labelTrainIds.png" else self.by_id
-                return found
+                return self.by_train_id if ending == "labelTrainIds.png" else self.by_id, found
         raise FileNotFoundError(f"{folder}: holds no *_{kind}_labelIds.png; get {source}")
-
-    def raw_label(self, index: int) -> np.ndarray | None:
-        path = self.pairs[index].label
-        return draw_polygons(path) if path is not None and path.suffix == ".json" else super().raw_label(index)
 
 
 def draw_polygons(path: Path) -> np.ndarray:
@@ -135,7 +143,7 @@ def write_polygons(path: Path, annotation: Path) -> None:
     images.write_mask(path, draw_polygons(annotation))
 
 
-def _label_id(label: Any) -> int | None:
+def _label_id(label: str) -> int | None:
     """The id of a label, "cargroup" as "car"; None for what is not drawn."""
     name = label if label in LABELS or label == _PLATE else label.removesuffix("group")
     if name == _PLATE:

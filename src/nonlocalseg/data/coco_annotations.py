@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nonlocalseg import images
-from nonlocalseg.data import rle
-from nonlocalseg.data.dataset import IGNORE, Colour, Pair
-from nonlocalseg.data.literals import default_colour
+from nonlocalseg.data import run_lengths
+from nonlocalseg.data.dataset import Discovery, Labels
+from nonlocalseg.data.label_maps import same
+from nonlocalseg.data.pairing import Pair
+from nonlocalseg.labels import IGNORE, Colour, default_palette
 
+Annotated = tuple[tuple[int, int], list[dict[str, Any]]]
+"""Height and width of an image, and its annotations."""
 _SPLITS = ("train", "val", "test")
 
 
@@ -32,7 +37,8 @@ def coco_files(root: Path) -> dict[str, Path]:
     return found
 
 
-class COCOLabels:
+@dataclass(frozen=True)
+class COCOAnnotations:
     """COCO's `annotations/{instances,panoptic}_NAME.json`, where NAME begins with train, val or test, or is another one
     (`default`) for data that is not divided. Images lie in `images/NAME`, `NAME` or `images`, panoptic label images in
     `annotations/panoptic_NAME` or `panoptic_NAME`.
@@ -42,65 +48,75 @@ class COCOLabels:
     instance on them are ignored. With panoptic labels, what no segment covers is ignored.
     """
 
-    def __init__(self, root: Path, files: dict[str, Path]) -> None:
-        self.root, self.files = root, files
-        self.splits = tuple(part for part in ("train", "val", "test") if part in map(split_of, files))
-        self._content: dict[str, dict[str, Any]] = {}
-        self._labels: dict[tuple[Path, str], tuple[Any, list[dict[str, Any]]]] = {}
-        first = next((name for name in files if split_of(name) == "train"), next(iter(files)))
-        self.classes, self._index, self.palette = _categories(files[first], self._load(first))
+    root: Path
+    files: Mapping[str, Path]
 
-    def _load(self, name: str) -> dict[str, Any]:
-        if name not in self._content:
-            path = self.files[name]
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                for entry in ("images", "annotations", "categories"):
-                    content[entry][0:0]  # a list
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: not a COCO annotation file ({error!r}); export it again") from None
-            self._content[name] = content
-        return self._content[name]
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(part for part in _SPLITS if part in map(split_of, self.files))
 
-    def find_pairs(self, split: str | None) -> tuple[list[Pair], list[Path]]:
+    def discover(self, split: str | None) -> Discovery:
+        first = next((name for name in self.files if split_of(name) == "train"), next(iter(self.files)))
+        chosen = [name for name in self.files if split in (None, split_of(name))]
+        content = {name: _load(self.files[name]) for name in dict.fromkeys([first, *chosen])}
+        categories = _categories(self.files[first], content[first])
         pairs: list[Pair] = []
         unmatched: list[Path] = []
-        for name, path in self.files.items():
-            if split is not None and split_of(name) != split:
-                continue
-            content = self._load(name)
-            if _categories(path, content)[:2] != (self.classes, self._index):
+        annotated: dict[tuple[Path, str], Annotated] = {}
+        for name in chosen:
+            path = self.files[name]
+            found = _categories(path, content[name])
+            if (found.classes, found.index) != (categories.classes, categories.index):
                 raise ValueError(f"{path}: has other categories than the annotations of train; export them together")
-            annotations = defaultdict(list)
-            for annotation in content["annotations"]:
-                annotations[annotation["image_id"]].append(annotation)
-            for item in sorted(content["images"], key=lambda item: item["file_name"]):
-                picture = self._picture(name, item["file_name"])
-                stem = Path(item["file_name"]).with_suffix("").as_posix().replace("/", "__")
-                if not picture.is_file():
+            for stem, picture, drawn in self._images(name, content[name]):
+                if picture.is_file():
+                    pairs.append(Pair(stem, picture, path))
+                    annotated[path, stem] = drawn
+                else:
                     unmatched.append(picture)
-                    continue
-                pairs.append(Pair(stem, picture, path))
-                self._labels[path, stem] = ((item["height"], item["width"]), annotations[item["id"]])
-        self._content.clear()
-        return pairs, unmatched
+        labels = Labels(same, COCOLabels(self.root, categories, annotated).stored)
+        return Discovery(tuple(pairs), tuple(unmatched), categories.classes, categories.palette, labels)
 
-    def _picture(self, name: str, file_name: str) -> Path:
-        places = [self.root / place / file_name for place in (f"images/{name}", name, "images", ".")]
-        return next((place for place in places if place.is_file()), places[0])
+    def _images(self, name: str, content: dict[str, Any]) -> Iterator[tuple[str, Path, Annotated]]:
+        """Every image of one file: its name in the data set, where it should lie, and its annotations."""
+        annotations = defaultdict(list)
+        for annotation in content["annotations"]:
+            annotations[annotation["image_id"]].append(annotation)
+        for item in sorted(content["images"], key=lambda item: item["file_name"]):
+            places = [self.root / place / item["file_name"] for place in (f"images/{name}", name, "images", ".")]
+            picture = next((place for place in places if place.is_file()), places[0])
+            stem = Path(item["file_name"]).with_suffix("").as_posix().replace("/", "__")
+            yield stem, picture, ((item["height"], item["width"]), annotations[item["id"]])
 
-    def raw_label(self, pair: Pair) -> np.ndarray | None:
-        """Class indices uint8 [H, W], drawn or looked up. Raises `ValueError` that names file and image."""
-        assert pair.label is not None
-        size, annotations = self._labels[pair.label, pair.name]
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of an annotation file; `index`: category id -> class."""
+
+    classes: tuple[str, ...]
+    index: Mapping[int, int]
+    palette: tuple[Colour, ...]
+
+
+@dataclass(frozen=True)
+class COCOLabels:
+    """Makes the label of an image of its annotations: draws instances, looks panoptic segments up."""
+
+    root: Path
+    categories: Categories
+    annotated: Mapping[tuple[Path, str], Annotated]
+
+    def stored(self, path: Path, name: str) -> np.ndarray:
+        """Class indices uint8 [H, W] of the image `name` of an annotation file. Raises `ValueError` that names both."""
+        size, annotations = self.annotated[path, name]
         try:
-            if pair.label.stem.startswith("panoptic"):
-                return self._panoptic(pair.label, size, annotations)
-            return draw_instances(size, annotations, self._index, self.classes.index("background"))
+            if path.stem.startswith("panoptic"):
+                return self._panoptic(path, size, annotations)
+            return draw_instances(size, annotations, self.categories.index, self.categories.classes.index("background"))
         except KeyError as error:
-            raise ValueError(f"{pair.label}: {pair.name}: no entry {error}; export it again") from None
+            raise ValueError(f"{path}: {name}: no entry {error}; export it again") from None
         except ValueError as error:
-            raise ValueError(f"{pair.label}: {pair.name}: {error}") from None
+            raise ValueError(f"{path}: {name}: {error}") from None
 
     def _panoptic(self, path: Path, size: tuple[int, int], annotations: Sequence[dict[str, Any]]) -> np.ndarray:
         if not annotations:
@@ -113,37 +129,43 @@ class COCOLabels:
         segments = colours.astype(np.int64) @ np.array([1, 256, 65536])  # [H, W, 3] -> [H, W]
         label = np.full(segments.shape, IGNORE, np.uint8)
         for segment in annotations[0]["segments_info"]:
-            label[segments == segment["id"]] = self._index[segment["category_id"]]
+            label[segments == segment["id"]] = self.categories.index[segment["category_id"]]
         known = np.isin(segments, [0, *(segment["id"] for segment in annotations[0]["segments_info"])])
         if not known.all():
             lost = int(segments[~known][0])
             raise ValueError(f"{file}: segment {lost} is not in {path.name}; do they belong together?")
         return label
 
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        return raw
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for entry in ("images", "annotations", "categories"):
+            content[entry][0:0]  # a list
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a COCO annotation file ({error!r}); export it again") from None
+    return content
 
 
-def _categories(path: Path, content: dict[str, Any]) -> tuple[tuple[str, ...], dict[int, int], tuple[Colour, ...]]:
-    """Class names, category id -> class, and palette."""
+def _categories(path: Path, content: dict[str, Any]) -> Categories:
     try:
         listed = sorted(content["categories"], key=lambda item: item["id"])
         classes = [str(item["name"]) for item in listed]
         first = 1 if path.stem.startswith("instances") and "background" not in classes else 0
         index = {item["id"]: first + place for place, item in enumerate(listed)}
-        drawn = [tuple(item["color"]) if "color" in item else None for item in listed]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: a category lacks {error}; export it again") from None
+        drawn = [(red, green, blue) for red, green, blue in (item["color"] for item in listed if "color" in item)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a category cannot be read ({error!r}); export it again") from None
     classes = ["background", *classes] if first else classes
     if len(set(classes)) < len(classes) or len(index) + first > 254:
         raise ValueError(f"{path}: has {len(classes)} categories, of which some share a name, or more than 254")
-    clear = None not in drawn and len(set(drawn)) == len(drawn)
-    palette = [colour for colour in drawn if colour] if clear else [default_colour(i) for i in range(len(listed))]
-    return tuple(classes), index, (*([(0, 0, 0)] if first else []), *palette)  # pyright: ignore[reportReturnType]
+    clear = len(drawn) == len(listed) == len(set(drawn))
+    palette = drawn if clear else default_palette(len(listed))
+    return Categories(tuple(classes), index, (*([(0, 0, 0)] if first else []), *palette))
 
 
 def draw_instances(
-    size: tuple[int, int], annotations: Sequence[dict[str, Any]], index: dict[int, int], background: int
+    size: tuple[int, int], annotations: Sequence[dict[str, Any]], index: Mapping[int, int], background: int
 ) -> np.ndarray:
     """Class indices uint8 [H, W]: crowds (as ignore) first, then instances from the largest to the smallest."""
     label = np.full(size, background, np.uint8)
@@ -164,7 +186,7 @@ def draw_instances(
 def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """Polygons [[x0, y0, x1, y1, ...], ...] or a run-length mask -> bool [H, W]."""
     if isinstance(segmentation, dict):
-        mask = rle.decode(segmentation)
+        mask = run_lengths.decode(segmentation)
         if mask.shape != tuple(size):
             raise ValueError(f"a mask is {mask.shape}, its image {tuple(size)} (height, width)")
         return mask

@@ -8,9 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
-from nonlocalseg.data.literals import colours, distinct, names, numbers
-from nonlocalseg.data.official import by_suffix, inside, match, match_listed, read_list, read_mat, require
+from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import inside, read_list, read_mat, require
+from nonlocalseg.data.pairing import by_suffix, match, match_listed
+from nonlocalseg.data.tables import colours, distinct, names, numbers
+from nonlocalseg.labels import IGNORE
 
 CLASSES = names("""
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
@@ -53,34 +56,7 @@ _SOURCE_MAPS = "stuffthingmaps_trainval2017.zip, named by github.com/nightrome/c
 _SOURCE_IMAGES = "{}.zip from cocodataset.org"
 
 
-class COCOStuff10K(SegmentationDataset):
-    """The official archive: `images/NAME.jpg`, `annotations/NAME.mat`, `imageLists/{train,test}.txt`.
-
-    The label is the field `S` of the .mat file, in one of two conventions, told apart by its field `names`:
-
-        version 1.1   182 names, `S` from 0 to 182, 0 is unlabelled: COCO's own ids
-        version 1.0   172 names, `S` from 1 to 172, 1 is unlabelled: the ids without the 11 that never occur
-    """
-
-    classes = CLASSES
-    palette = PALETTE
-    splits = ("train", "test")
-    expected_counts: ClassVar[Mapping[str, int]] = {"train": 9000, "test": 1000}
-    label_map = LabelMap({0: IGNORE, **{value: index for index, value in enumerate(IDS)}})
-
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
-        root = inside(self.root, "cocostuff-10k-v1.1", "cocostuff-10k-v1.0", "dataset")
-        pictures = by_suffix(require(root, ["images"], _SOURCE_10K), "*", ".jpg")
-        labels = by_suffix(require(root, ["annotations"], _SOURCE_10K), "*", ".mat")
-        listed_in = require(root, [f"imageLists/{self.split}.txt"], _SOURCE_10K)
-        return match_listed(read_list(listed_in), pictures, labels, listed_in)
-
-    def raw_label(self, index: int) -> np.ndarray | None:
-        path = self.pairs[index].label
-        return None if path is None else _read_ids(path)
-
-
-def _read_ids(path: Path) -> np.ndarray:
+def _read_ids(path: Path, _name: str) -> np.ndarray:
     """Ids 0..182 as int32 [H, W] from a .mat file of either version. Raises `ValueError` for any other content."""
     content = read_mat(path, "S", "names")
     if "S" not in content:
@@ -100,6 +76,29 @@ def _read_ids(path: Path) -> np.ndarray:
     raise ValueError(f"{path}: has {reason}; expected 182 names (0 to 182) or 172 names (1 to 172); unpack it again")
 
 
+class COCOStuff10K(SegmentationDataset):
+    """The official archive: `images/NAME.jpg`, `annotations/NAME.mat`, `imageLists/{train,test}.txt`.
+
+    The label is the field `S` of the .mat file, in one of two conventions, told apart by its field `names`:
+
+        version 1.1   182 names, `S` from 0 to 182, 0 is unlabelled: COCO's own ids
+        version 1.0   172 names, `S` from 1 to 172, 1 is unlabelled: the ids without the 11 that never occur
+    """
+
+    classes = CLASSES
+    palette = PALETTE
+    splits = ("train", "test")
+    expected_counts: ClassVar[Mapping[str, int]] = {"train": 9000, "test": 1000}
+    labels = Labels(LabelMap({0: IGNORE, **{value: index for index, value in enumerate(IDS)}}), _read_ids)
+
+    def discover(self) -> Discovery:
+        root = inside(self.root, "cocostuff-10k-v1.1", "cocostuff-10k-v1.0", "dataset")
+        pictures = by_suffix(require(root, ["images"], _SOURCE_10K), "*", ".jpg")
+        labels = by_suffix(require(root, ["annotations"], _SOURCE_10K), "*", ".mat")
+        listed_in = require(root, [f"imageLists/{self.split}.txt"], _SOURCE_10K)
+        return self.found(match_listed(read_list(listed_in), pictures, labels, listed_in))
+
+
 class COCOStuff164K(SegmentationDataset):
     """COCO 2017 with the "stuff+thing" label images: `images/{train2017,val2017}/NAME.jpg` (or without `images/`) and
     `annotations/{train2017,val2017}/NAME.png` (or in `stuffthingmaps/` or `stuffthingmaps_trainval2017/`).
@@ -111,12 +110,12 @@ class COCOStuff164K(SegmentationDataset):
     palette = PALETTE
     splits = ("train", "val")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 118287, "val": 5000}
-    label_map = LabelMap({**{value - 1: index for index, value in enumerate(IDS)}, 255: IGNORE})
+    labels = Labels(LabelMap({**{value - 1: index for index, value in enumerate(IDS)}, 255: IGNORE}))
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         part = f"{self.split}2017"
         folder = require(self.root, [f"images/{part}", part], _SOURCE_IMAGES.format(part))
         places = [f"{place}/{part}" for place in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")]
         labels = by_suffix(require(self.root, places, _SOURCE_MAPS), "*", ".png")
         labels = {name: path for name, path in labels.items() if not name.endswith("_labelTrainIds")}  # mmsegmentation
-        return match(by_suffix(folder, "*", ".jpg"), labels)
+        return self.found(match(by_suffix(folder, "*", ".jpg"), labels))

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from nonlocalseg import images
-from nonlocalseg.data.coco_annotations import COCOLabels, coco_files, split_of
-from nonlocalseg.data.dataset import IGNORE, Colour, LabelMap, Pair
-from nonlocalseg.data.official import match_listed
+from nonlocalseg.data.coco_annotations import COCOAnnotations, coco_files, split_of
+from nonlocalseg.data.dataset import Discovery, Labels
+from nonlocalseg.data.label_maps import EitherMap, LabelMap
+from nonlocalseg.data.pairing import Matched, join, match_listed
+from nonlocalseg.labels import IGNORE, Colour
 
 LABELMAP = "labelmap.txt"
 
 
 class Export(Protocol):
-    """What an export knows; `splits` is empty where it is not divided."""
+    """An export that was found; `splits` is empty where it is not divided."""
 
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    splits: tuple[str, ...]
+    @property
+    def splits(self) -> tuple[str, ...]: ...
 
-    def find_pairs(self, split: str | None) -> tuple[list[Pair], list[Path]]:
-        """Pairs of one split, of all for None, and the files that lack a partner."""
+    def discover(self, split: str | None) -> Discovery:
+        """What there is of one split, of all for None."""
         ...
-
-    def raw_label(self, pair: Pair) -> np.ndarray | None: ...
-
-    def map_label(self, raw: np.ndarray) -> np.ndarray: ...
 
 
 def find_export(root: Path) -> Export | None:
@@ -38,26 +34,36 @@ def find_export(root: Path) -> Export | None:
     if (root / LABELMAP).is_file():
         return CVATMasks(root)
     files = coco_files(root)
-    return COCOLabels(root, files) if files else None
+    return COCOAnnotations(root, files) if files else None
 
 
+@dataclass(frozen=True)
 class CVATMasks:
     """CVAT's "Segmentation mask 1.1", exported with images: `labelmap.txt`, `SegmentationClass/`, `JPEGImages/` (or
     `images/`) and the lists in `ImageSets/Segmentation/` (train.txt, val.txt, ..., or default.txt where the task has no
     subsets).
 
-    The class `background` is one like the others; a label called `ignore` in labelmap.txt is ignored.
+    RGB masks are read by colour, palette and grey masks by the order of labelmap.txt. The class `background` is one
+    like the others; a label called `ignore` in labelmap.txt is ignored.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.classes, self.palette, self._by_colour, self._by_index = read_labelmap(root / LABELMAP)
-        self._lists: dict[str | None, list[Path]] = defaultdict(list)
-        for path in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-            self._lists[split_of(path.stem)].append(path)
-        self.splits = tuple(part for part in ("train", "val", "test") if part in self._lists)
+    root: Path
 
-    def find_pairs(self, split: str | None) -> tuple[list[Pair], list[Path]]:
+    @property
+    def lists(self) -> list[Path]:
+        return sorted((self.root / "ImageSets" / "Segmentation").glob("*.txt"))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        listed = {split_of(path.stem) for path in self.lists}
+        return tuple(part for part in ("train", "val", "test") if part in listed)
+
+    def discover(self, split: str | None) -> Discovery:
+        classes, palette, meaning = read_labelmap(self.root / LABELMAP)
+        pairs, unmatched = self._match(split)
+        return Discovery(tuple(pairs), tuple(unmatched), classes, palette, Labels(meaning))
+
+    def _match(self, split: str | None) -> Matched:
         folder = next((self.root / name for name in ("JPEGImages", "images") if (self.root / name).is_dir()), None)
         if folder is None:
             raise FileNotFoundError(f"{self.root / 'JPEGImages'}: missing; export with images, or put them there")
@@ -65,34 +71,19 @@ class CVATMasks:
         if not masks.is_dir():
             raise FileNotFoundError(f"{masks}: missing; export the task as Segmentation mask 1.1 again")
         pictures, labels = _by_path(folder), _by_path(masks)
-        lists = [path for part, paths in self._lists.items() if split in (None, part) for path in paths]
+        lists = [path for path in self.lists if split in (None, split_of(path.stem))]
         if not lists:
-            listed = sorted(pictures.keys() | labels.keys())
-            return match_listed(listed, pictures, labels, masks)
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for path in lists:
-            listed = [re.sub(r"[\\/]", "__", name) for name in read_names(path)]
-            found, alone = match_listed(listed, pictures, labels, path)
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
-
-    def raw_label(self, pair: Pair) -> np.ndarray | None:
-        return None if pair.label is None else images.read_mask(pair.label)
-
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        """RGB masks by colour; palette and grey masks by the order of labelmap.txt."""
-        return self._by_colour(raw) if raw.ndim == 3 else self._by_index(raw)
+            return match_listed(sorted(pictures.keys() | labels.keys()), pictures, labels, masks)
+        return join(match_listed(read_names(path), pictures, labels, path) for path in lists)
 
 
 def read_names(path: Path) -> list[str]:
-    """Lines of an ImageSets list: names that may hold folders and blanks, with or without a suffix."""
+    """Lines of an ImageSets list, "a__b" for a/b: names may hold folders and blanks, with or without a suffix."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     stems = (
         line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in images.SUFFIXES else line for line in lines
     )
-    return [stem for stem in stems if stem]
+    return [re.sub(r"[\\/]", "__", stem) for stem in stems if stem]
 
 
 def _by_path(folder: Path) -> dict[str, Path]:
@@ -101,8 +92,8 @@ def _by_path(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix().replace("/", "__"): file for file in files}
 
 
-def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap, LabelMap]:
-    """Classes, palette, what colours mean and what indices mean, from CVAT's `label:r,g,b:parts:actions` lines.
+def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], EitherMap]:
+    """Classes, palette, and what colours and indices mean, from CVAT's `label:r,g,b:parts:actions` lines.
 
     Raises `ValueError` that names the line: one that is not of this form, a label or a colour that stands there twice.
     """
@@ -110,25 +101,29 @@ def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], Labe
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        parts = line.strip().rsplit(":", 3)
-        numbers = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", parts[1]) if len(parts) == 4 else None
-        if numbers is None or max(map(int, numbers.groups())) > 255:
-            raise ValueError(
-                f"{path}: line {number}: expected `label:red,green,blue:parts:actions`, found {line.strip()!r}"
-            )
-        red, green, blue = map(int, numbers.groups())
-        if parts[0] in found:
-            raise ValueError(f"{path}: line {number}: {parts[0]} stands there twice; remove one of the lines")
-        if (red, green, blue) in found.values():
-            other = next(name for name, colour in found.items() if colour == (red, green, blue))
-            raise ValueError(
-                f"{path}: line {number}: {parts[0]} and {other} have one colour; change one and export again"
-            )
-        found[parts[0]] = (red, green, blue)
+        try:
+            name, colour = _label_of(line.strip(), found)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number}: {error}") from None
+        found[name] = colour
     classes = tuple(name for name in found if name != "ignore")
     if not classes:
         raise ValueError(f"{path}: holds no label; export the task as Segmentation mask 1.1 again")
     index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
     by_colour = LabelMap({colour: index[name] for name, colour in found.items()})
-    by_index = LabelMap({place: index[name] for place, name in enumerate(found)})
-    return classes, tuple(found[name] for name in classes), by_colour, by_index
+    by_value = LabelMap({place: index[name] for place, name in enumerate(found)})
+    return classes, tuple(found[name] for name in classes), EitherMap(by_value, by_colour)
+
+
+def _label_of(line: str, before: Mapping[str, Colour]) -> tuple[str, Colour]:
+    parts = line.rsplit(":", 3)
+    numbers = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", parts[1]) if len(parts) == 4 else None
+    if numbers is None or max(map(int, numbers.groups())) > 255:
+        raise ValueError(f"expected `label:red,green,blue:parts:actions`, found {line!r}")
+    name, (red, green, blue) = parts[0], map(int, numbers.groups())
+    if name in before:
+        raise ValueError(f"{name} stands there twice; remove one of the lines")
+    other = next((other for other, colour in before.items() if colour == (red, green, blue)), None)
+    if other is not None:
+        raise ValueError(f"{name} and {other} have one colour; change one and export again")
+    return name, (red, green, blue)

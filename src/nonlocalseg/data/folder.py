@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import yaml
+from annotated_types import Gt, Lt
 
 from nonlocalseg import images
-from nonlocalseg.data.dataset import (
-    IGNORE,
-    Colour,
-    LabelMap,
-    Pair,
-    SegmentationDataset,
-    Transform,
-    pair_by_stem,
-    subfolder,
-)
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
 from nonlocalseg.data.exports import Export, find_export
-from nonlocalseg.data.literals import default_colour
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import subfolder
+from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, unlabelled
+from nonlocalseg.labels import IGNORE, Colour, default_colour
+from nonlocalseg.values import value
 
 CLASSES_FILE = "classes.yaml"
 _EXAMPLE = "masks: {0: ignore, 1: road, 2: car}"
+
+
+@value
+class FolderOptions(DatasetOptions):
+    val_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
+    "For one folder of images: the share that is kept for validation, by their names."
 
 
 class Folder(SegmentationDataset):
@@ -54,91 +56,64 @@ class Folder(SegmentationDataset):
     """
 
     splits = ("train", "val", "test", "all")
-
-    def __init__(
-        self,
-        root: str | Path | None,
-        split: str = "train",
-        transform: Transform | None = None,
-        *,
-        val_fraction: float | None = None,
-        strict: bool = True,
-    ) -> None:
-        """Raises `ValueError` also for a wrong `classes.yaml` and a `val_fraction` that is missing or misplaced."""
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction is a share between 0 and 1, not {val_fraction}")
-        self.val_fraction = val_fraction
-        super().__init__(root, split, transform, strict=strict)
-        if self.export is None:
-            self.classes, self.palette, self.label_map = read_classes(self.root / CLASSES_FILE)
-        else:
-            self.classes, self.palette = self.export.classes, self.export.palette
+    Options = FolderOptions
+    options: FolderOptions
 
     @classmethod
-    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+    def disjoint_splits(cls, root: Path, options: FolderOptions) -> tuple[str, ...]:
+        if options.val_fraction is not None:
+            return ("train", "val")
         export = _export_in(root)
         if export is not None:
             return export.splits or ("all",)
-        parts = [part for part in ("train", "val", "test") if (root / "images" / part).is_dir()]
+        parts = _parts_of(root / "images")
         return ("train", "val", *(["test"] if "test" in parts else [])) if parts else ("all",)
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
-        self.export = _export_in(self.root)
-        if self.export is not None:
-            return self._exported(self.export)
-        image_root, label_root = subfolder(self.root, "images"), subfolder(self.root, "masks")
-        parts = [part for part in ("train", "val", "test") if (image_root / part).is_dir()]
-        if parts:
-            return self._by_folder(image_root, label_root, parts)
-        pairs, alone = pair_by_stem(
-            images.images_below(image_root), images.images_below(label_root), image_root, label_root
-        )
-        if self.split != "all":
-            pairs = self._by_fraction(pairs)
-        return pairs, alone
+    def discover(self) -> Discovery:
+        export = _export_in(self.root)
+        if export is not None:
+            return self._exported(export)
+        pairs, unmatched = self._matched(subfolder(self.root, "images"), subfolder(self.root, "masks"))
+        classes, palette, meaning = read_classes(self.root / CLASSES_FILE)
+        return Discovery(tuple(pairs), tuple(unmatched), classes, palette, Labels(meaning))
 
-    def _by_folder(self, image_root: Path, label_root: Path, parts: list[str]) -> tuple[list[Pair], list[Path]]:
-        if self.val_fraction is not None:
-            raise ValueError(f"{image_root} already has {', '.join(parts)}; leave val_fraction out")
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for part in parts if self.split == "all" else [self.split]:
-            files = images.images_below(subfolder(self.root, "images", part))
-            if part == "test" and not (label_root / part).is_dir():
-                found, alone = [Pair(file.stem, file, None) for file in files], []
-            else:
-                masks = images.images_below(subfolder(self.root, "masks", part))
-                found, alone = pair_by_stem(files, masks, image_root / part, label_root / part)
-            if self.split == "all":
-                found = [Pair(f"{part}__{pair.name}", pair.image, pair.label) for pair in found]
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
-
-    def _exported(self, export: Export) -> tuple[list[Pair], list[Path]]:
-        if export.splits and self.val_fraction is not None:
+    def _exported(self, export: Export) -> Discovery:
+        if export.splits and self.options.val_fraction is not None:
             raise ValueError(f"{self.root} already has {', '.join(export.splits)}; leave val_fraction out")
         if export.splits and self.split not in (*export.splits, "all"):
             raise ValueError(f"{self.root} has no split {self.split}; it has {', '.join(export.splits)}")
-        pairs, alone = export.find_pairs(self.split if export.splits and self.split != "all" else None)
-        if not export.splits and self.split != "all":
-            pairs = self._by_fraction(pairs)
-        return pairs, alone
+        found = export.discover(self.split if export.splits and self.split != "all" else None)
+        if export.splits or self.split == "all":
+            return found
+        return replace(found, pairs=tuple(self._by_fraction(found.pairs, f"{self.root} has no split")))
 
-    def raw_label(self, index: int) -> np.ndarray | None:
-        return super().raw_label(index) if self.export is None else self.export.raw_label(self.pairs[index])
+    def _matched(self, image_root: Path, label_root: Path) -> Matched:
+        parts = _parts_of(image_root)
+        if not parts:
+            pairs, alone = match_folders(image_root, label_root)
+            if self.split == "all":
+                return pairs, alone
+            return self._by_fraction(pairs, f"{image_root} has no folder"), alone
+        if self.options.val_fraction is not None:
+            raise ValueError(f"{image_root} already has {', '.join(parts)}; leave val_fraction out")
+        if self.split != "all":
+            return self._part(self.split)
+        return join(_prefixed(part, *self._part(part)) for part in parts)
 
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        return super().map_label(raw) if self.export is None else self.export.map_label(raw)
+    def _part(self, part: str) -> Matched:
+        folder = subfolder(self.root, "images", part)
+        if part == "test" and not (self.root / "masks" / part).is_dir():
+            return unlabelled((file.stem, file) for file in images.images_below(folder))
+        return match_folders(folder, subfolder(self.root, "masks", part))
 
-    def _by_fraction(self, pairs: list[Pair]) -> list[Pair]:
-        if self.val_fraction is None or self.split == "test":
+    def _by_fraction(self, pairs: Sequence[Pair], lacks: str) -> list[Pair]:
+        fraction = self.options.val_fraction
+        if fraction is None or self.split == "test":
             cure = "add images/test" if self.split == "test" else "give val_fraction (0.2, say)"
-            what = f"{self.root}/images has no folder" if self.export is None else f"{self.root} has no split"
-            raise ValueError(f"{what} {self.split}; {cure}")
-        wanted = [pair for pair in pairs if (_position(pair.name) < self.val_fraction) == (self.split == "val")]
+            raise ValueError(f"{lacks} {self.split}; {cure}")
+        wanted = [pair for pair in pairs if (_position(pair.name) < fraction) == (self.split == "val")]
         if pairs and not wanted:
-            raise ValueError(f"val_fraction {self.val_fraction} leaves no image in {self.split} (of {len(pairs)})")
+            raise ValueError(f"val_fraction {fraction} leaves no image in {self.split} (of {len(pairs)})")
         return wanted
 
 
@@ -196,6 +171,15 @@ def parse_colour(text: Any) -> Colour:
 
 def _export_in(root: Path) -> Export | None:
     return None if (root / CLASSES_FILE).is_file() else find_export(root)
+
+
+def _parts_of(image_root: Path) -> list[str]:
+    return [part for part in ("train", "val", "test") if (image_root / part).is_dir()]
+
+
+def _prefixed(part: str, pairs: Sequence[Pair], unmatched: list[Path]) -> Matched:
+    """Pairs whose names say which split they come from."""
+    return [replace(pair, name=f"{part}__{pair.name}") for pair in pairs], unmatched
 
 
 def _position(name: str) -> float:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import h5py
 import numpy as np
 
 from nonlocalseg import images
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, pair_by_stem
-from nonlocalseg.data.literals import colours, names, numbers
-from nonlocalseg.data.official import match_listed, read_list
+from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import read_list
+from nonlocalseg.data.pairing import Matched, Pair, match_folders, match_listed
+from nonlocalseg.data.tables import colours, names, numbers
+from nonlocalseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    import h5py
 
 LABELED = "nyu_depth_v2_labeled.mat"
 _SOURCE = f"{LABELED} from cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
@@ -42,20 +47,24 @@ class NYUDv2(SegmentationDataset):
         800040 008040 808040 0000c0 8000c0 0080c0 8080c0 400040
     """)
     splits = ("train", "test")
+    labels = Labels(LabelMap({0: IGNORE, **{index + 1: index for index in range(40)}}))
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 795, "test": 654}
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         whole = self.root / LABELED
-        self.stored = whole.is_file()
-        if self.stored:
-            self.label_map = LabelMap({0: IGNORE, **{raw: index - 1 for raw, index in enumerate(CLASS_OF_894, 1)}})
-            _check_axes(whole)
-            return [Pair(f"{number:04}", whole, whole) for number in SPLITS[self.split]], []
-        self.label_map = LabelMap({0: IGNORE, **{index + 1: index for index in range(40)}})
+        if not whole.is_file():
+            return self.found(self._label_images())
+        _check_axes(whole)
+        meaning = LabelMap({0: IGNORE, **{raw: index - 1 for raw, index in enumerate(CLASS_OF_894, 1)}})
+        pairs = [Pair(f"{number:04}", whole, whole) for number in SPLITS[self.split]]
+        return self.found((pairs, []), Labels(meaning, _stored))
+
+    def _label_images(self) -> Matched:
         image_root = next((self.root / name for name in _IMAGES if (self.root / name).is_dir()), None)
         label_root = next((self.root / name for name in _LABELS if (self.root / name).is_dir()), None)
         if image_root is None or label_root is None:
-            raise FileNotFoundError(f"{whole}: missing, and no folders RGB and Label in its place; get {_SOURCE}")
+            missing = f"{self.root / LABELED}: missing, and no folders RGB and Label in its place"
+            raise FileNotFoundError(f"{missing}; get {_SOURCE}")
         listed_in = self.root / f"{self.split}.txt"
         if listed_in.is_file():
             pictures = {path.stem: path for path in images.images_below(image_root)}
@@ -64,40 +73,49 @@ class NYUDv2(SegmentationDataset):
         image_root, label_root = image_root / self.split, label_root / self.split
         if not image_root.is_dir() or not label_root.is_dir():
             raise FileNotFoundError(f"{listed_in}: missing, and no folders {image_root} and {label_root} in its place")
-        files = images.images_below(image_root), images.images_below(label_root)
-        return pair_by_stem(*files, image_root, label_root)
+        return match_folders(image_root, label_root)
 
     def read_image(self, index: int) -> np.ndarray:
-        if not self.stored:
-            return super().read_image(index)
-        return np.ascontiguousarray(self._read("images", index).transpose(2, 1, 0))  # [3, W, H] -> [H, W, 3]
-
-    def raw_label(self, index: int) -> np.ndarray | None:
-        if not self.stored:
-            return super().raw_label(index)
-        return self._read("labels", index).T.astype(np.int32)  # [W, H] -> [H, W]
-
-    def _read(self, field: str, index: int) -> np.ndarray:
-        """One image's part of a field. The file is opened each time: HDF5 handles do not survive a fork."""
         pair = self.pairs[index]
-        try:
-            with h5py.File(pair.image) as file:
-                return file[field][int(pair.name) - 1]  # pyright: ignore[reportIndexIssue, reportReturnType]
-        except (OSError, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{pair.image}: {field} of image {pair.name} cannot be read ({reason}); get it again"
-            ) from None
+        if pair.image.name != LABELED:
+            return super().read_image(index)
+        return np.ascontiguousarray(_read(pair.image, "images", pair.name).transpose(2, 1, 0))  # [3, W, H] -> [H, W, 3]
+
+
+def _stored(file: Path, name: str) -> np.ndarray:
+    return _read(file, "labels", name).T.astype(np.int32)  # [W, H] -> [H, W]
+
+
+def _read(path: Path, field: str, name: str) -> np.ndarray:
+    """One image's part of a field. The file is opened each time: HDF5 handles do not survive a fork."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return np.asarray(_field(file, field)[int(name) - 1])
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: {field} of image {name} cannot be read ({reason}); get it again") from None
+
+
+def _field(file: h5py.File, name: str) -> h5py.Dataset:
+    import h5py
+
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise KeyError(f"{name} is no array")
+    return found
 
 
 def _check_axes(path: Path) -> None:
     """MATLAB stores axes backwards: images [N, 3, W, H], labels [N, W, H]. Raises `ValueError` for anything else."""
+    import h5py
+
     try:
         with h5py.File(path) as file:
-            shapes = [tuple(file[field].shape) for field in ("images", "labels")]  # pyright: ignore
+            image, label = (_field(file, field).shape for field in ("images", "labels"))
     except (OSError, KeyError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}; get {_SOURCE}") from None
-    image, label = shapes
     backwards = len(image) == 4 and image[1] == 3 and label == (image[0], *image[2:]) and image[2] > image[3]
     if not backwards:
         expected = "images [1449, 3, 640, 480] and labels [1449, 640, 480]"

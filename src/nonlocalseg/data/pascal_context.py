@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nonlocalseg import images
-from nonlocalseg.data import rle
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset, Transform
-from nonlocalseg.data.literals import colours, distinct, names, numbers
-from nonlocalseg.data.official import Task, by_suffix, field_of, inside, match_listed, read_list, require
+from nonlocalseg.data import run_lengths
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import Task, field_of, inside, read_list, require
+from nonlocalseg.data.pairing import Matched, by_suffix, join, match_listed
+from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.files import write_text
+from nonlocalseg.labels import IGNORE
+from nonlocalseg.values import value
 
 CLASSES = names("""
     background, aeroplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle, building, bus, cabinet,
@@ -49,6 +54,12 @@ _SOURCE_VOC = "VOCtrainval_03-May-2010.tar from host.robots.ox.ac.uk/pascal/VOC/
 _SOURCE = "trainval.tar.gz from cs.stanford.edu/~roozbeh/pascal-context"
 
 
+@value
+class PASCALContextOptions(DatasetOptions):
+    background: bool = False
+    "60 classes, of which background is the first; without it background is ignored."
+
+
 class PASCALContext(SegmentationDataset):
     """PASCAL VOC 2010 (`VOCdevkit/VOC2010/JPEGImages`, `ImageSets`) in `root`, with labels in one of these forms; the
     first that there is:
@@ -65,68 +76,56 @@ class PASCALContext(SegmentationDataset):
     the colour of bicycle; here it has one of its own.
     """
 
+    Options = PASCALContextOptions
+    options: PASCALContextOptions
     classes = CLASSES[1:]
     palette = PALETTE[1:]
     splits = ("train", "val", "trainval")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 4998, "val": 5105, "trainval": 10103}
 
-    def __init__(
-        self,
-        root: str | Path | None,
-        split: str = "train",
-        transform: Transform | None = None,
-        *,
-        background: bool = False,
-        strict: bool = True,
-    ) -> None:
-        """background: 60 classes, of which background is the first; without it background is ignored."""
-        self.background = background
-        if background:
-            self.classes, self.palette = CLASSES, PALETTE
-        super().__init__(root, split, transform, strict=strict)
+    @classmethod
+    def known_classes(cls, options: PASCALContextOptions) -> tuple[str, ...]:
+        return CLASSES if options.background else CLASSES[1:]
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         voc = inside(self.root, *_VOC)
         pictures = by_suffix(require(voc, ["JPEGImages"], _SOURCE_VOC), "*", ".jpg")
-        labels, lists = self._labels(voc)
-        pairs: list[Pair] = []
-        unmatched: list[Path] = []
-        for part in ("train", "val") if self.split == "trainval" else (self.split,):
+        files, lists, index60 = _labels(self.root, voc)
+
+        def matched(part: str) -> Matched:
             listed_in = require(voc, [f"ImageSets/{lists}/{part}.txt"], _SOURCE_VOC)
-            found, alone = match_listed(read_list(listed_in), pictures, labels, listed_in)
-            pairs += found
-            unmatched += alone
-        return pairs, unmatched
+            return match_listed(read_list(listed_in), pictures, files, listed_in)
 
-    def _labels(self, voc: Path) -> tuple[dict[str, Path], str]:
-        """The label files of the first form that there is, and the folder of its lists; sets `label_map`."""
-        prepared = by_suffix(voc / "SegmentationClassContext", "*", ".png")
-        if prepared:
-            self.label_map = self._map({index: index for index in range(60)})
-            return prepared, "SegmentationContext"
-        for place in (self.root, voc):
-            if original := by_suffix(place / "trainval", "*", ".mat"):
-                self.label_map = self._map({raw: IDS.index(raw) if raw in IDS else 0 for raw in range(460)})
-                return original, "Main"
-        for place in (self.root, voc):
-            if published := by_suffix(place / "59_context_labels", "*", ".png"):
-                self.label_map = self._map({raw: CLASSES.index(name) for raw, name in enumerate(_ORDER_59)})
-                return published, "Main"
-        for place in (self.root, voc):
-            if (place / MERGED).is_file():
-                todo = f"run `nonlocalseg prepare pascal_context --root {self.root}` once to make label images of it"
-                raise FileNotFoundError(f"{place / MERGED}: too large to read at every start; {todo}")
-        raise FileNotFoundError(f"{self.root / 'trainval'}: missing; get {_SOURCE}")
+        found = self.found(join(map(matched, self.parts)), Labels(_meaning(index60, self.options), _stored))
+        return replace(found, classes=CLASSES, palette=PALETTE) if self.options.background else found
 
-    def _map(self, index60: Mapping[int, int]) -> LabelMap:
-        """What is stored -> index among 60 -> class."""
-        if self.background:
-            return LabelMap(index60)
-        return LabelMap({raw: index - 1 if index else IGNORE for raw, index in index60.items()})
 
-    def raw_label(self, index: int) -> np.ndarray | None:
-        path = self.pairs[index].label
-        return field_of(path, "LabelMap") if path is not None and path.suffix == ".mat" else super().raw_label(index)
+def _labels(root: Path, voc: Path) -> tuple[dict[str, Path], str, dict[int, int]]:
+    """The label files of the first form that there is, the folder of its lists, and value -> index among 60."""
+    if prepared := by_suffix(voc / "SegmentationClassContext", "*", ".png"):
+        return prepared, "SegmentationContext", {index: index for index in range(60)}
+    for place in (root, voc):
+        if original := by_suffix(place / "trainval", "*", ".mat"):
+            return original, "Main", {raw: IDS.index(raw) if raw in IDS else 0 for raw in range(460)}
+    for place in (root, voc):
+        if published := by_suffix(place / "59_context_labels", "*", ".png"):
+            return published, "Main", {raw: CLASSES.index(name) for raw, name in enumerate(_ORDER_59)}
+    for place in (root, voc):
+        if (place / MERGED).is_file():
+            todo = f"run `nonlocalseg prepare pascal_context --root {root}` once to make label images of it"
+            raise FileNotFoundError(f"{place / MERGED}: too large to read at every start; {todo}")
+    raise FileNotFoundError(f"{root / 'trainval'}: missing; get {_SOURCE}")
+
+
+def _meaning(index60: Mapping[int, int], options: PASCALContextOptions) -> LabelMap:
+    """What is stored -> index among 60 -> class."""
+    if options.background:
+        return LabelMap(index60)
+    return LabelMap({raw: index - 1 if index else IGNORE for raw, index in index60.items()})
+
+
+def _stored(label: Path, name: str) -> np.ndarray:
+    return field_of(label, "LabelMap") if label.suffix == ".mat" else read_stored(label, name)
 
 
 def merged_labels(root: Path) -> Iterator[Task]:
@@ -163,7 +162,7 @@ def write_merged_label(path: Path, size: tuple[int, int], parts: list[tuple[int,
     """Paint the parts of one image, (category of 459, run-length mask), one over the other, as indices among 60."""
     label = np.zeros(size, np.uint8)
     for category, mask in parts:
-        painted = rle.decode(mask)
+        painted = run_lengths.decode(mask)
         if painted.shape != size:
             raise ValueError(f"{path.stem}: a mask is {painted.shape}, its image {size} (height, width)")
         label[painted] = IDS.index(category) if category in IDS else 0

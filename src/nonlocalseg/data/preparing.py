@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nonlocalseg import images
+from nonlocalseg.choices import pick
 from nonlocalseg.data.catalog import DATASETS
 from nonlocalseg.data.cityscapes import polygon_labels
-from nonlocalseg.data.official import Task
+from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.layouts import Task
 from nonlocalseg.data.pascal_context import merged_labels
 
 # What there is to do: data set -> its tasks, in an order in which the lists of images come last.
@@ -60,8 +62,7 @@ def prepare(data: str, root: str | Path, workers: int | None = None, progress: P
     workers: threads; by default one for each core. Raises `FileNotFoundError` and `ValueError` for a download that
     is missing or damaged, and `ValueError` for an unknown `data`.
     """
-    if data not in DATASETS:
-        raise ValueError(f"data set {data!r} does not exist; choose from {', '.join(DATASETS)}")
+    kind = DATASETS[pick("data set", data, DATASETS)]
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; root is the folder of the data set")
@@ -69,12 +70,12 @@ def prepare(data: str, root: str | Path, workers: int | None = None, progress: P
         tasks = list(PREPARATIONS[data](folder)) if data in PREPARATIONS else []
     except FileNotFoundError:
         with suppress(FileNotFoundError):
-            return Prepared(0, 0, *_open_splits(data, folder))
+            return Prepared(0, 0, *_open_splits(kind, folder))
         raise
     missing = [task for task in tasks if not task[0].exists()]
     for _ in (progress or _silent)(_run(missing, workers), len(missing)):
         pass
-    return Prepared(len(missing), len(tasks) - len(missing), *_open_splits(data, folder))
+    return Prepared(len(missing), len(tasks) - len(missing), *_open_splits(kind, folder))
 
 
 def _silent(finished: Iterable[Any], _count: int) -> Iterable[Any]:
@@ -98,18 +99,20 @@ def _do(task: Task) -> Path:
     return path
 
 
-def _open_splits(data: str, root: Path) -> tuple[dict[str, int], Mapping[str, int], dict[str, str]]:
+def _open_splits(
+    kind: type[SegmentationDataset], root: Path
+) -> tuple[dict[str, int], Mapping[str, int], dict[str, str]]:
     """The pairs of each split that is there, the published ones, and why the others are not.
 
     Raises the error of the first split where none is there.
     """
     pairs: dict[str, int] = {}
     missing: dict[str, str] = {}
-    for split in DATASETS[data].disjoint_splits(root):
+    for split in kind.disjoint_splits(root, kind.Options()):
         try:
-            pairs[split] = len(DATASETS[data](root=root, split=split))
+            pairs[split] = len(kind(root, split))
         except FileNotFoundError as error:
             missing[split] = str(error)
     if not pairs and missing:
         raise FileNotFoundError(next(iter(missing.values())))
-    return pairs, DATASETS[data].expected_counts, missing
+    return pairs, kind.expected_counts, missing

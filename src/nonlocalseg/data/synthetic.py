@@ -11,11 +11,13 @@ are lost by networks that smooth too much.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from nonlocalseg.data.dataset import Pair, SegmentationDataset, Transform
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
+from nonlocalseg.data.label_maps import same
+from nonlocalseg.data.pairing import Pair
+from nonlocalseg.values import Count, Natural, Size, value
 
 DEFAULT_SIZE = (96, 512)
 MINIMUM_CUE_DISTANCE = 256  # pixels between any field and the signal, at the default size: half the width
@@ -28,11 +30,25 @@ LAMPS = {WATER: (230, 30, 30), ICE: (30, 80, 245), GRASS: (255, 235, 20), CROP: 
 LENGTHS = {"train": 800, "val": 50, "test": 200}
 
 
+@value
+class SyntheticOptions(DatasetOptions):
+    size: Size = DEFAULT_SIZE
+    "Height and width of the scenes, at least 48 and 96 and not upright."
+    length: Count | None = None
+    "Number of scenes; by default 800 for training, 50 for validation and 200 for testing."
+    seed: Natural = 0
+    "Another seed gives other scenes."
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        if height < 48 or width < 96 or height > width:
+            raise ValueError(f"size: {height} {width}; give height and width, at least 48 and 96 and not upright")
+
+
 class Synthetic(SegmentationDataset):
     """Scenes drawn on the fly from (seed, split, index): the same triple gives the same scene.
 
-    `root` is not used. size: height and width, at least 48 and 96 and not upright; fields and signal are always at
-    least half the width apart. Raises `ValueError` for another size or a length below 1.
+    `root` is not used. Fields and signal are always at least half the width apart.
     """
 
     classes = ("sky", "ground", "pole", "disc", "signal", "water", "ice", "grass", "crop")
@@ -47,33 +63,15 @@ class Synthetic(SegmentationDataset):
         (60, 160, 60),
         (225, 210, 70),
     )
-    local_classes: ClassVar[tuple[int, ...]] = LOCAL
-    far_classes: ClassVar[tuple[int, ...]] = FAR
+    labels = Labels(same)
+    needs_root = False
+    Options = SyntheticOptions
+    options: SyntheticOptions
 
-    def __init__(
-        self,
-        root: str | Path | None = None,
-        split: str = "train",
-        transform: Transform | None = None,
-        *,
-        size: tuple[int, int] = DEFAULT_SIZE,
-        length: int | None = None,
-        seed: int = 0,
-        strict: bool = True,
-    ) -> None:
-        if size[0] < 48 or size[1] < 96 or size[0] > size[1]:
-            raise ValueError(f"size is height and width, at least 48 and 96 and not upright, not {tuple(size)}")
-        if length is not None and length < 1:
-            raise ValueError(f"length is the number of scenes, at least 1, not {length}")
-        self.size = (int(size[0]), int(size[1]))
-        self.seed = seed
-        self.length = length
-        super().__init__(Path() if root is None else root, split, transform, strict=strict)
-
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
-        count = LENGTHS[self.split] if self.length is None else self.length
+    def discover(self) -> Discovery:
+        count = LENGTHS[self.split] if self.options.length is None else self.options.length
         names = [f"{self.split}_{index:05d}" for index in range(count)]
-        return [Pair(name, Path(name), Path(name)) for name in names], []
+        return self.found(([Pair(name, Path(name), Path(name)) for name in names], []))
 
     def read_image(self, index: int) -> np.ndarray:
         return self.read(index)[0]
@@ -81,14 +79,11 @@ class Synthetic(SegmentationDataset):
     def raw_label(self, index: int) -> np.ndarray:
         return self.read(index)[1]
 
-    def map_label(self, raw: np.ndarray) -> np.ndarray:
-        return raw
-
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
-        generator = np.random.default_rng((self.seed, self.splits.index(self.split), index))
-        return draw_scene(generator, *self.size)
+        generator = np.random.default_rng((self.options.seed, self.splits.index(self.split), index))
+        return draw_scene(generator, *self.options.size)
 
 
 def draw_scene(

@@ -10,38 +10,27 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from nonlocalseg.data.dataset import IGNORE
+from nonlocalseg.data.augmentation import Augmentation
+from nonlocalseg.labels import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+REDRAWS = 10  # of a crop that one class fills
 
 
-def train_transform(
-    crop: tuple[int, int],
-    scale: tuple[float, float] = (0.5, 2.0),
-    flip: float = 0.5,
-    brightness: float = 0.1,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    class_balance: float | None = None,
-    short_side: int | None = None,
-) -> v2.Compose:
+def train_transform(augmentation: Augmentation, mean: tuple[float, float, float] = IMAGENET_MEAN) -> v2.Compose:
     """Every augmentation of a training image and its label, in order.
 
-    crop: height and width of what comes out. scale: the range of the random enlargement. flip: probability of
-    mirroring. brightness: b draws a factor from [1 - b, 1 + b]. mean: RGB in [0, 1] that pads the image (the label is
-    padded with 255). class_balance: draw the crop again, up to 10 times, while one class fills more than this share.
-    short_side: pixels that the shorter side of the image has at scale 1; by default the image's own.
-    All draws come from torch's generator. Takes uint8 or float images, gives float32 in [0, 1]. Raises `ValueError` for
-    an option out of its range.
+    mean: RGB in [0, 1] that pads the image; the label is padded with 255. All draws come from torch's generator. Takes
+    uint8 or float images, gives float32 in [0, 1].
     """
-    for option, value in (("flip", flip), ("brightness", brightness)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{option} goes from 0 to 1, not {value}")
     return v2.Compose(
         [
-            RandomScaleCrop(crop, scale, mean, class_balance, short_side),
-            v2.RandomHorizontalFlip(flip),
+            RandomScaleCrop(
+                augmentation.crop, augmentation.scale, mean, augmentation.class_balance, augmentation.short_side
+            ),
+            v2.RandomHorizontalFlip(augmentation.flip),
             v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),  # [0, 1]
-            v2.ColorJitter(brightness=brightness),
+            v2.ColorJitter(brightness=augmentation.brightness),
         ]
     )
 
@@ -50,7 +39,8 @@ class RandomScaleCrop(v2.Transform):
     """Enlarge by a random factor, cut a random crop, pad what is smaller: one step, because only the crop is resized.
 
     Resizing the whole image and cropping afterwards gives the same distribution of crops, up to rounding the window to
-    whole pixels, but at factor 2 it computes up to 17 times as many pixels (769x769 from 2048x1024).
+    whole pixels, but at factor 2 it computes up to 17 times as many pixels (769x769 from 2048x1024). The arguments are
+    those of `Augmentation`, which checks them; short_side: pixels that the shorter side of the image has at scale 1.
     """
 
     def __init__(
@@ -60,23 +50,10 @@ class RandomScaleCrop(v2.Transform):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         class_balance: float | None = None,
         short_side: int | None = None,
-        draws: int = 10,
     ) -> None:
         super().__init__()
-        if len(crop) != 2 or min(crop) < 1:
-            raise ValueError(f"crop is height and width, both at least 1, not {crop}")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale is a range of positive factors, smallest first, not {scale}")
-        if class_balance is not None and not 0 < class_balance <= 1:
-            raise ValueError(f"class_balance is a share between 0 and 1, not {class_balance}")
-        if short_side is not None and short_side < 1:
-            raise ValueError(f"short_side is a length in pixels, at least 1, not {short_side}")
-        self.crop = crop
-        self.scale = scale
-        self.mean = mean
-        self.class_balance = class_balance
-        self.short_side = short_side
-        self.draws = draws
+        self.crop, self.scale, self.mean = crop, scale, mean
+        self.class_balance, self.short_side = class_balance, short_side
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         image = next(item for item in flat_inputs if isinstance(item, tv_tensors.Image))
@@ -87,7 +64,7 @@ class RandomScaleCrop(v2.Transform):
         axes = list(zip(image.shape[-2:], self.crop, strict=True))
         window = [_draw(length, crop, factor) for length, crop in axes]
         if self.class_balance is not None and label is not None:
-            for _ in range(self.draws):
+            for _ in range(REDRAWS):
                 if _largest_share(label, window) <= self.class_balance:
                     break
                 window = [_draw(length, crop, factor) for length, crop in axes]

@@ -8,13 +8,29 @@ from typing import ClassVar
 
 import numpy as np
 
-from nonlocalseg.data.dataset import IGNORE, LabelMap, Pair, SegmentationDataset
-from nonlocalseg.data.literals import colours, names
-from nonlocalseg.data.official import by_suffix, field_of, inside, match_listed, read_list, require
+from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
+from nonlocalseg.data.label_maps import LabelMap
+from nonlocalseg.data.layouts import field_of, inside, read_list, require
+from nonlocalseg.data.pairing import Matched, by_suffix, match_listed, unlabelled
+from nonlocalseg.data.tables import colours, names
+from nonlocalseg.labels import IGNORE
 
 _SOURCE = "VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012"
 _TEST_SOURCE = "the test archive from host.robots.ox.ac.uk:8080 (with registration)"
 _SBD_SOURCE = "SBD's benchmark.tgz (Semantic Boundaries Dataset, home.bharathh.info/pubs/codes/SBD)"
+
+
+def _stored(label: Path, name: str) -> np.ndarray:
+    """A label image, or SBD's .mat file."""
+    if label.suffix != ".mat":
+        return read_stored(label, name)
+    try:
+        return field_of(label, "GTcls")["Segmentation"][0, 0]
+    except (IndexError, ValueError) as error:
+        message = str(error)
+        raise ValueError(
+            message if message.startswith(str(label)) else f"{label}: has no GTcls.Segmentation; unpack SBD again"
+        ) from None
 
 
 class VOC2012(SegmentationDataset):
@@ -44,33 +60,27 @@ class VOC2012(SegmentationDataset):
         "trainval": 2913,
         "train_aug": 10582,
     }
-    label_map = LabelMap({**{index: index for index in range(21)}, 255: IGNORE})
+    labels = Labels(LabelMap({**{index: index for index in range(21)}, 255: IGNORE}), _stored)
 
     @classmethod
-    def disjoint_splits(cls, root: Path) -> tuple[str, ...]:
+    def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:
         return ("train", "val")
 
-    def find_pairs(self) -> tuple[list[Pair], list[Path]]:
+    def discover(self) -> Discovery:
         voc = inside(self.root, "VOCdevkit/VOC2012", "VOC2012")
-        source = _TEST_SOURCE if self.split == "test" else _SOURCE
-        pictures = by_suffix(require(voc, ["JPEGImages"], source), "*", ".jpg")
         if self.split == "test":
-            listed_in = require(voc, ["ImageSets/Segmentation/test.txt"], source)
-            listed = read_list(listed_in)
-            if missing := [name for name in listed if name not in pictures]:
-                raise FileNotFoundError(f"{voc / 'JPEGImages' / missing[0]}.jpg: missing; get {source}")
-            return [Pair(name, pictures[name], None) for name in listed], []
-        labels = by_suffix(require(voc, ["SegmentationClass"], source), "*", ".png")
+            return self.found(_test(voc))
+        pictures = by_suffix(require(voc, ["JPEGImages"], _SOURCE), "*", ".jpg")
+        labels = by_suffix(require(voc, ["SegmentationClass"], _SOURCE), "*", ".png")
         part = "train" if self.split == "train_aug" else self.split
-        listed_in = require(voc, [f"ImageSets/Segmentation/{part}.txt"], source)
+        listed_in = require(voc, [f"ImageSets/Segmentation/{part}.txt"], _SOURCE)
         listed = read_list(listed_in)
         if self.split == "train_aug":
-            more = self._more_labels(
-                voc, {*listed, *read_list(require(voc, ["ImageSets/Segmentation/val.txt"], source))}
-            )
+            val = read_list(require(voc, ["ImageSets/Segmentation/val.txt"], _SOURCE))
+            more = self._more_labels(voc, {*listed, *val})
             listed += sorted(more)
             labels = {**labels, **more}
-        return match_listed(listed, pictures, labels, listed_in)
+        return self.found(match_listed(listed, pictures, labels, listed_in))
 
     def _more_labels(self, voc: Path, known: set[str]) -> dict[str, Path]:
         """The labels of SBD for the images that VOC 2012 has in neither train nor val."""
@@ -84,14 +94,11 @@ class VOC2012(SegmentationDataset):
             labels = {name: path for name, path in found.items() if name in listed}
         return {name: path for name, path in labels.items() if name not in known}
 
-    def raw_label(self, index: int) -> np.ndarray | None:
-        path = self.pairs[index].label
-        if path is None or path.suffix != ".mat":
-            return super().raw_label(index)
-        try:
-            return field_of(path, "GTcls")["Segmentation"][0, 0]
-        except (IndexError, ValueError) as error:
-            message = str(error)
-            raise ValueError(
-                message if message.startswith(str(path)) else f"{path}: has no GTcls.Segmentation; unpack SBD again"
-            ) from None
+
+def _test(voc: Path) -> Matched:
+    """The images of the test archive."""
+    pictures = by_suffix(require(voc, ["JPEGImages"], _TEST_SOURCE), "*", ".jpg")
+    listed = read_list(require(voc, ["ImageSets/Segmentation/test.txt"], _TEST_SOURCE))
+    if missing := [name for name in listed if name not in pictures]:
+        raise FileNotFoundError(f"{voc / 'JPEGImages' / missing[0]}.jpg: missing; get {_TEST_SOURCE}")
+    return unlabelled((name, pictures[name]) for name in listed)

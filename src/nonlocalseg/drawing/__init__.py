@@ -1,20 +1,12 @@
 """Pictures of masks, scores, training and explanations; sizes, class names and colours are arguments.
 
 Every picture can be told apart without hue: regions carry their class's number and an outline, curves their own
-marker and dash, and colour maps grow steadily in lightness. The first default colours are those of Okabe and Ito
-(Color Universal Design, 2008).
+marker and dash in the colours of Okabe and Ito (Color Universal Design, 2008), and colour maps grow steadily in
+lightness.
 """
 
-from nonlocalseg.drawing.explanations import (
-    anchors_picture,
-    comparison,
-    error_comparison,
-    features_picture,
-    local_picture,
-    masks_picture,
-)
-from nonlocalseg.drawing.palettes import (
-    IGNORE,
+from nonlocalseg.drawing.attention import anchors_picture, local_picture, masks_picture
+from nonlocalseg.drawing.colours import (
     INK,
     OKABE_ITO,
     RIGHT,
@@ -22,28 +14,27 @@ from nonlocalseg.drawing.palettes import (
     VOID_COLOUR,
     WHITE,
     WRONG,
-    Colour,
-    Palette,
     colour,
-    default_palette,
     error_map,
+    ink_on,
     overlay,
     shades,
 )
+from nonlocalseg.drawing.comparisons import comparison, error_comparison
+from nonlocalseg.drawing.features import features_picture
 from nonlocalseg.drawing.pictures import (
     SMALLEST_SIDE,
     SMALLEST_TEXT,
-    error_map_with_legend,
+    enlarged,
     legend,
     marked,
     montage,
     overlay_with_legend,
     with_legend,
 )
-from nonlocalseg.drawing.plots import confusion_picture, curves, save, score_table
+from nonlocalseg.drawing.plots import confusion_picture, curves, rastered, save, score_table
 
 __all__ = [
-    "IGNORE",
     "INK",
     "OKABE_ITO",
     "RIGHT",
@@ -53,18 +44,16 @@ __all__ = [
     "VOID_COLOUR",
     "WHITE",
     "WRONG",
-    "Colour",
-    "Palette",
     "anchors_picture",
     "colour",
     "comparison",
     "confusion_picture",
     "curves",
-    "default_palette",
+    "enlarged",
     "error_comparison",
     "error_map",
-    "error_map_with_legend",
     "features_picture",
+    "ink_on",
     "legend",
     "local_picture",
     "marked",
@@ -72,6 +61,7 @@ __all__ = [
     "montage",
     "overlay",
     "overlay_with_legend",
+    "rastered",
     "save",
     "score_table",
     "shades",

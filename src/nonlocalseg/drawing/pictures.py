@@ -1,4 +1,4 @@
-"""Pictures with writing on them, in Pillow: legends, numbered outlines, tables of pictures, and files."""
+"""Pictures with writing on them, in Pillow: legends, numbered outlines, tables of pictures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from nonlocalseg.drawing.palettes import (
-    IGNORE,
-    INK,
-    RIGHT,
-    UNSCORED,
-    WHITE,
-    WRONG,
-    Palette,
-    error_map,
-    overlay,
-)
+from nonlocalseg.drawing.colours import INK, WHITE, ink_on, overlay
+from nonlocalseg.labels import IGNORE, Palette
 
 SMALLEST_TEXT = 14  # pixels
-SMALLEST_SIDE = (
-    288  # pictures whose longer side is below it are enlarged by a whole factor before anything is written beside them
-)
+SMALLEST_SIDE = 288
+"""Pictures whose longer side is below it are enlarged by a whole factor before anything is written beside them."""
 
 
 def overlay_with_legend(
@@ -105,9 +95,9 @@ def legend(
             fill = tuple(int(c) for c in palette[index])
             draw.rectangle(box, fill=fill, outline=INK)
             middle = top + row / 2
-            ink = INK if np.dot(fill, (0.299, 0.587, 0.114)) > 120 else WHITE
             if numbered:
-                draw.text((left + text, middle), str(index), font=_font(round(0.8 * text)), fill=ink, anchor="mm")
+                small = _font(round(0.8 * text))
+                draw.text((left + text, middle), str(index), font=small, fill=ink_on(fill), anchor="mm")
             draw.text((left + 2.6 * text, middle), name, font=font, fill=INK, anchor="lm")
             draw.text((left + width - 1.6 * text, middle), value, font=font, fill=INK, anchor="rm")
         left += width
@@ -177,18 +167,6 @@ def montage(
     return with_legend(np.array(canvas), classes, palette, listed, title, text)
 
 
-def error_map_with_legend(prediction: ArrayLike, target: ArrayLike, title: str = "errors") -> np.ndarray:
-    """`error_map` beside its legend with shares of all pixels."""
-    said, truth = np.asarray(prediction), np.asarray(target)
-    unlabelled = float((truth == IGNORE).mean())
-    wrong = float(((said != truth) & (truth != IGNORE)).mean())
-    picture = enlarged(error_map(said, truth), math.ceil(SMALLEST_SIDE / max(truth.shape)))
-    names, colours = ("right", "wrong", "not scored (striped)"), (RIGHT, WRONG, UNSCORED[0])
-    return with_legend(
-        picture, names, colours, {0: 1 - wrong - unlabelled, 1: wrong, 2: unlabelled}, title, numbered=False
-    )
-
-
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib."""
@@ -218,6 +196,7 @@ def _fitted(picture: np.ndarray, side: int) -> Image.Image:
 
 
 def enlarged(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Every pixel of [H, W, ...] as `factor` x `factor` of them."""
     return pixels if factor <= 1 else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

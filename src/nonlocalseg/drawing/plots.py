@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from nonlocalseg.drawing.palettes import OKABE_ITO
+from nonlocalseg.drawing.colours import OKABE_ITO
 from nonlocalseg.files import writing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -91,6 +92,16 @@ def score_table(columns: Mapping[str, Sequence[float]], classes: Sequence[str], 
     return "\n".join([written[0], rule, *written[1:-1], rule, written[-1]])
 
 
+def rastered(figure: Figure) -> np.ndarray:
+    """A plot as a picture uint8 [H, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(120)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
 def save(figure: Figure | np.ndarray, path: str | Path) -> Path:
     """Write a plot (format by the suffix: .png, .svg, .pdf) or a picture uint8 [H, W, 3], whole or not at all."""
     import matplotlib
@@ -104,7 +115,7 @@ def save(figure: Figure | np.ndarray, path: str | Path) -> Path:
     return Path(path)
 
 
-def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Any]:
+def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
     """A figure that no global state knows, with its one pair of axes."""
     from matplotlib.figure import Figure
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nonlocalseg.choices import hint
+from nonlocalseg.models.config import NetworkOptions
 
 
 class Backbone(nn.Module):
@@ -21,19 +23,11 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str,
-        output_stride: int | None = None,
-        multi_grid: tuple[int, ...] | None = None,
-        dilate_first: bool = False,
-        dilate_second: bool = True,
-        max_pool_ceil: bool = False,
-        options: dict[str, Any] | None = None,
-        pretrained: bool = False,
-        weights: str | Path | None = None,
+        self, name: str, options: NetworkOptions, pretrained: bool = False, weights: str | Path | None = None
     ) -> None:
         super().__init__()
-        body, self.output_stride = _create(name, output_stride, options or {}, pretrained, weights)
+        extra = options.backbone_options.keywords()
+        body, self.output_stride = _create(name, options.output_stride, extra, pretrained, weights)
         self.body: nn.Module = body
         info = body.feature_info
         count = len(info.channels())
@@ -42,30 +36,36 @@ class Backbone(nn.Module):
         self.strides: dict[int, int] = dict(zip(stages, info.reduction(), strict=True))
         self.multiple = _patch_multiple(self.body, max(self.strides.values()))
         self.has_batch_norm = any(isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm)) for m in self.body.modules())
-        if multi_grid is not None or dilate_first:
-            _set_dilations(self.body, name, multi_grid, dilate_first)
-        if not dilate_second:
+        if options.multi_grid is not None or options.dilate_first:
+            _set_dilations(self.body, name, options.multi_grid, options.dilate_first)
+        if not options.dilate_second:
             _undilate_second(self.body, name)
-        if max_pool_ceil:
+        if options.max_pool_ceil:
             _set_max_pool_ceil(self.body, name)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(self.channels, self.body(images), strict=True))
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image of this size is padded to."""
+        return height + -height % self.multiple, width + -width % self.multiple
+
     def pad(self, images: Tensor) -> Tensor:
         """The images padded with zeros on the right and bottom to a multiple of the patch size."""
-        bottom, right = (-images.shape[2]) % self.multiple, (-images.shape[3]) % self.multiple
+        height, width = self.padded_size(images.shape[2], images.shape[3])
+        bottom, right = height - images.shape[2], width - images.shape[3]
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation (RGB in [0, 1]) that the timm network `name` was trained with."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return tuple(config.mean), tuple(config.std)
+    mean, std = config.mean, config.std
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 def _create(
@@ -78,7 +78,7 @@ def _create(
     import timm
 
     if not timm.is_model(name):
-        raise ValueError(f"backbone: timm knows no {name!r}{_nearest(name, timm.list_models())}")
+        raise ValueError(f"backbone: timm knows no {name!r}; {_nearest(name)}")
     options: dict[str, Any] = {**extra, "features_only": True, "pretrained": pretrained or weights is not None}
     if weights is not None:
         if not Path(weights).is_file():
@@ -134,9 +134,11 @@ def _family(name: str) -> str:
     return model_entrypoint(name).__module__.rpartition(".")[2]
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; `timm.list_models()` lists the names"
+def _nearest(name: str) -> str:
+    import timm
+
+    found = hint(name, timm.list_models())
+    return found if found.startswith("did you mean") else "`timm.list_models()` lists the names"
 
 
 def _patch_multiple(body: nn.Module, largest_stride: int) -> int:
@@ -173,11 +175,18 @@ def _undilate_second(body: nn.Module, name: str) -> None:
         for block in _blocks(body, name, layer):
             if hasattr(block, "conv3"):
                 raise ValueError(f"dilate_second: {name} has bottleneck blocks; it is for ResNet-18 and -34 only")
-            block.conv2.dilation = block.conv2.padding = (1, 1)  # type: ignore[union-attr]
+            conv = _second(block)
+            conv.dilation = conv.padding = (1, 1)
 
 
 def _dilation(block: nn.Module) -> int:
-    return block.conv2.dilation[0]  # type: ignore[union-attr, index]
+    return _second(block).dilation[0]
+
+
+def _second(block: nn.Module) -> nn.Conv2d:
+    conv = block.get_submodule("conv2")
+    assert isinstance(conv, nn.Conv2d)  # timm's ResNets; `_blocks` has looked
+    return conv
 
 
 def _set_max_pool_ceil(body: nn.Module, name: str) -> None:

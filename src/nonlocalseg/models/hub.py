@@ -1,44 +1,30 @@
-"""Models on disk and on the Hugging Face hub: `config.json` beside `model.safetensors`, saved, loaded and pushed."""
+"""Saved models by folder or by name on the Hugging Face hub: loaded, with other classes if need be, and pushed."""
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from nonlocalseg.files import write_text, writing
+from nonlocalseg.labels import Palette, default_palette
+from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
-from nonlocalseg.models.presets import FORMAT_VERSION, MODELS, Palette, build, class_names, full_palette
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.wirings import known
+from nonlocalseg.models.storage import CONFIG, WEIGHTS, read_config, read_weights
+from nonlocalseg.values import changed
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def save_pretrained(model: Segmenter, folder: str | Path) -> Path:
-    """Write `config.json` and `model.safetensors` to `folder`, weights first, so that a folder with a config is whole.
-
-    Raises `ValueError` for a Segmenter that was assembled by hand: its structure is written nowhere.
-    """
-    from safetensors.torch import save_file
-
-    if model.config is None:
-        raise ValueError("this Segmenter was assembled by hand and cannot be saved: build it with create_model()")
-    folder = Path(folder)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with writing(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
-    write_text(folder / CONFIG, json.dumps(model.config, indent=1) + "\n")
-    return folder
+LICENCE = "apache-2.0"
+HUB = "hf:"
+"""Before a name, it says that it is one on the hub and no folder."""
 
 
 def from_pretrained(
     source: str | Path, classes: Sequence[str] | None = None, palette: Palette | None = None
 ) -> Segmenter:
-    """The model saved in a folder (of a model, or of a run), or on the hub as "owner/name"; in evaluation mode.
+    """The model saved in a folder (of a model, or of a run), or on the hub as "hf:owner/name" ("owner/name" does
+    where no folder is called owner); in evaluation mode.
 
     With `classes`, the classifiers are made anew for these names and every other weight is kept. Raises
     `FileNotFoundError` where there is no model, `ValueError` for a config or weights that do not fit.
@@ -46,66 +32,68 @@ def from_pretrained(
     folder = _folder(source)
     config = read_config(folder)
     if classes is not None:
-        config["classes"] = class_names(None, classes)
-        config["palette"] = full_palette(palette, len(classes))
-    model = build({key: value for key, value in config.items() if key not in ("options", "folded")}, config["options"])
-    if config.get("folded"):
+        colours = default_palette(len(classes)) if palette is None else palette
+        config = changed(config, {"classes": tuple(classes), "palette": [tuple(colour) for colour in colours]})
+    model = build(config)
+    if config.folded:
         fold_in_place(model.eval())
     load_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS, fresh_classifiers=classes is not None)
     return model.eval()
 
 
 def push_to_hub(model: Segmenter, repository: str, private: bool = False) -> str:
-    """Upload the model as "owner/name" with the token of `huggingface-cli login`; returns its address."""
-    import tempfile
-
+    """Upload the model as "owner/name", with a card, by the token of `hf auth login`; returns its address."""
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder)
+        model.save_pretrained(folder)
+        (Path(folder) / "README.md").write_text(model_card(model, repository), encoding="utf-8")
         api = HfApi()
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
     return str(address)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The checked content of `config.json`."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): copy the model folder again") from error
-    needed = {"format_version", "model", "backbone", "classes", "palette", "mean", "std", "options"}
-    missing = sorted(needed - config.keys()) if isinstance(config, dict) else sorted(needed)
-    if missing:
-        raise ValueError(f"{path} lacks {missing[0]!r}: it was not written by this library")
-    if config["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format {config['format_version']}, this version reads up to {FORMAT_VERSION}: "
-            "upgrade nonlocalseg"
-        )
-    known(f"model in {path}", config["model"], MODELS)
-    return config
+def model_card(model: Segmenter, repository: str, data: str | None = None, miou: float | None = None) -> str:
+    """The card of a model on the hub: how it is loaded, what it is and, where known, its `data` and mIoU in [0, 1]."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+    config = model.config
+    if config is None:
+        raise ValueError("this Segmenter was assembled by hand and cannot be pushed: build it with create_model()")
+    result = EvalResult("image-segmentation", data or "unknown", data or "unknown", "mean_iou", miou)
+    about = ModelCardData(
+        library_name="nonlocalseg",
+        license=LICENCE,
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", config.model, config.backbone],
+        datasets=[data] if data else None,
+        model_name=repository if miou is not None else None,
+        eval_results=[result] if miou is not None else None,
+    )
+    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    text = f"""# {repository}
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; `ValueError` in one line where it is corrupt."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+`{config.model}` on `{config.backbone}` ({config.wiring} wiring, {count:.1f} M parameters) for {len(config.classes)} classes:
+{", ".join(config.classes)}.
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is corrupt ({error}): copy or save the model again") from error
+```python
+import nonlocalseg as nls
+
+model = nls.from_pretrained("hf:{repository}")
+result = nls.predict(model, "photo.jpg")  # result.mask: class indices at the photograph's own size
+```
+"""
+    return str(ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}"))
 
 
 def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fresh_classifiers: bool = False) -> None:
     """Load `state` strictly; with `fresh_classifiers` the classifiers keep their new values. `source` names the file."""
     expected = model.state_dict()
     if fresh_classifiers:
-        own = {name: value for name, value in expected.items() if _classifies(name)}
-        state = {name: value for name, value in state.items() if not _classifies(name)} | own
+        prefixes = model.classifiers
+        own = {name: value for name, value in expected.items() if name.startswith(prefixes)}
+        state = {name: value for name, value in state.items() if not name.startswith(prefixes)} | own
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     wrong = [name for name in sorted(expected.keys() & state.keys()) if expected[name].shape != state[name].shape]
     if missing or extra or wrong:
@@ -116,19 +104,16 @@ def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fre
     model.load_state_dict(state)
 
 
-def _classifies(name: str) -> bool:
-    """Whether the parameter of this name belongs to a classifier."""
-    return ".classifier." in name or ".stage_heads." in name
-
-
 def _folder(source: str | Path) -> Path:
+    if str(source).startswith(HUB):
+        return _download(str(source).removeprefix(HUB))
     path = Path(source)
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file():
             if not (folder / WEIGHTS).is_file():
                 raise FileNotFoundError(f"{folder / WEIGHTS} is missing beside {CONFIG}: copy the whole model folder")
             return folder
-    if path.exists() or len(path.parts) != 2 or str(source).startswith((".", "/", "~")):
+    if path.exists() or len(path.parts) != 2 or str(source).startswith((".", "/", "~")) or path.parent.exists():
         raise FileNotFoundError(
             f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its model/ folder"
         )

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import resize
+from nonlocalseg.heads.base import SILENT, Head, Watch
 from nonlocalseg.models.backbone import Backbone
+from nonlocalseg.models.config import ModelConfig
+from nonlocalseg.models.storage import write_model
+
+
+class _StepScores(Watch):
+    """Keeps the scores of the classifiers that look at the steps of a head."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
+        self.found[name] = scores()
+
+
+class _Everything(Watch):
+    """Keeps all weights and masks."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def attention(self, name: str, title: str, attended: Callable[[], Attended]) -> None:
+        self.found[name] = attended().weights(None)
+
+    def mask(self, name: str, title: str, mask: Callable[[], Tensor]) -> None:
+        self.found[name] = mask()
 
 
 class Segmenter(nn.Module):
     """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": logits [B, K, H, W]}`.
 
-    In training mode with an auxiliary head, "aux" has the same shape, and so has "stage_NAME" of each stage head of a
-    GALD head. It normalises with the buffers `mean` and `std`,
-    which are saved with the weights, and it knows its `classes` (names) and `palette` (RGB, 0-255). `align_corners` is
-    read by the head, by the resize here and by inference. `config` is what `create_model` resolved, so that the model
-    can be saved; a Segmenter assembled by hand has none. Raises `ValueError` for images smaller than 16 pixels, for
-    a head whose stages the backbone lacks, and for a batch that batch norm cannot be trained with.
+    In training mode with an auxiliary head, "aux" has the same shape, and so has "stage_NAME" of each classifier that
+    looks at a step of the head. It normalises with the buffers `mean` and `std`, which are saved with the weights, and
+    it knows its `classes` (names) and `palette` (RGB, 0-255). `align_corners` is read by the head, by the resize here
+    and by inference. `config` is what `create_model` resolved, so that the model can be saved; a Segmenter assembled by
+    hand has none. Raises `ValueError` for images smaller than 16 pixels, for a head whose stages the backbone lacks,
+    and for a batch that batch norm cannot be trained with.
     """
 
     mean: Tensor
@@ -30,20 +58,20 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        head: nn.Module,
-        auxiliary: nn.Module | None,
+        head: Head,
+        auxiliary: Head | None,
         classes: tuple[str, ...],
         palette: tuple[tuple[int, int, int], ...],
         mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         std: tuple[float, ...] = (0.229, 0.224, 0.225),
         align_corners: bool = False,
-        config: dict[str, Any] | None = None,
+        config: ModelConfig | None = None,
     ) -> None:
         super().__init__()
         if len(palette) != len(classes):
             raise ValueError(f"palette: {len(palette)} colours for {len(classes)} classes; give one RGB colour a class")
         for part, name in ((head, "the head"), (auxiliary, "the auxiliary head")):
-            missing = [] if part is None else [s for s in part.stages if s not in backbone.channels]  # type: ignore
+            missing = [] if part is None else [stage for stage in part.stages if stage not in backbone.channels]
             if missing:
                 raise ValueError(
                     f"{name} needs stage {missing[0]}, but the backbone returns stages {sorted(backbone.channels)} only"
@@ -61,13 +89,19 @@ class Segmenter(nn.Module):
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """How the names of the parameters begin that are made anew for other classes."""
+        heads = {"head": self.head, "auxiliary": self.auxiliary}
+        return tuple(f"{name}.{part}." for name, head in heads.items() if head for part in head.classifiers)
+
+    def forward(self, images: Tensor, watch: Watch = SILENT) -> dict[str, Tensor]:
+        """`watch` is told, in evaluation mode, what the blocks of the head do."""
         features, size = self._encode(images)
-        stages: dict[str, Tensor] = {}
-        with_stages = self.training and getattr(self.head, "stage_heads", None) is not None
-        logits = self.head(features, stages=stages) if with_stages else self.head(features)
+        steps = _StepScores()
+        logits = self.head(features, steps if self.training else watch)
         outputs = {"out": self._to_image(logits, images, size)}
-        outputs |= {f"stage_{name}": self._to_image(scores, images, size) for name, scores in stages.items()}
+        outputs |= {f"stage_{name}": self._to_image(scores, images, size) for name, scores in steps.found.items()}
         if self.training and self.auxiliary is not None:
             outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
         return outputs
@@ -77,14 +111,10 @@ class Segmenter(nn.Module):
         return self._encode(images)[0]
 
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Weights of every attending block and masks of LDv1, by name, as `forward` uses them; nothing is stored.
-
-        "fusion4", ... (AFNB and FNB, a low stage each) and "context" or "aggregate" (NB, APNB): `[B, N, S]`;
-        "distribute" (LDv2): `[B, k * k, h, w]`; "mask" (LDv1): `[B, C, h, w]`.
-        """
-        collected: dict[str, Tensor] = {}
-        self.head(self.features(images), collected)
-        return collected
+        """Weights `[B, N, S]` of every attending block and masks `[B, C, h, w]`, by name, as `forward` uses them."""
+        everything = _Everything()
+        self.head(self.features(images), everything)
+        return everything.found
 
     def train(self, mode: bool = True) -> Self:
         """As any module's; raises `ValueError` for a folded model, whose norms and auxiliary head are gone."""
@@ -93,10 +123,10 @@ class Segmenter(nn.Module):
         return super().train(mode)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `config.json` and `model.safetensors`; refuses a Segmenter assembled by hand (`models/hub.py`)."""
-        from nonlocalseg.models.hub import save_pretrained
-
-        return save_pretrained(self, folder)
+        """Write `config.json` and `model.safetensors`; ValueError for a Segmenter that was assembled by hand."""
+        if self.config is None:
+            raise ValueError("this Segmenter was assembled by hand and cannot be saved: build it with create_model()")
+        return write_model(self.config, self.state_dict(), folder)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images as the backbone wants them."""

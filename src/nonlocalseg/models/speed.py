@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.basic import to_channels_last
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
 
@@ -73,7 +74,7 @@ def speed_up(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:
     else:
         precision = torch.float32
         choices += [f"float32 (no fast half precision on this {device.type})"]
-    folded = fold(model.eval()).to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    folded = to_channels_last(fold(model.eval()).to(device))
     if precision == torch.bfloat16 and keep_fine_convolutions(folded):
         choices.append(f"float32 up to stride {FINE_STRIDE}")
     return SpedUp(folded, precision, compiled, tuple(choices)).eval()
@@ -91,7 +92,7 @@ def keep_fine_convolutions(model: Segmenter) -> int:
 
     convolutions = [module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)]
     hooks = [conv.register_forward_hook(look) for conv in convolutions]
-    model(torch.zeros(1, 3, side, side, device=model.mean.device, dtype=model.mean.dtype))  # pyright: ignore
+    model(torch.zeros(1, 3, side, side, device=model.mean.device, dtype=model.mean.dtype))
     for hook in hooks:
         hook.remove()
     for parent in list(model.backbone.modules()):

@@ -1,4 +1,4 @@
-"""The worst and the best images by their own mIoU, each beside its truth, its prediction and its errors."""
+"""Which images and pixels the page shows: the worst and the best by their own mIoU, and what lies deepest in them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from nonlocalseg import drawing
-from nonlocalseg.drawing.pictures import enlarged
-from nonlocalseg.report.elements import (
-    Html,
-    figure,
-    grid,
-    joined,
-    jpeg,
-    legend,
-    paragraph,
-    percent,
-    png,
-    section,
-    swatch,
-)
-from nonlocalseg.report.findings import Findings
-
-LONGEST_SIDE = 640  # pixels of a picture on the page
+from nonlocalseg.labels import IGNORE
+from nonlocalseg.report.gather import Findings
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,99 +27,57 @@ class Example:
     @property
     def wrong(self) -> np.ndarray:
         """bool [H, W]: labelled and not as predicted."""
-        return (self.prediction != self.truth) & (self.truth != drawing.IGNORE)
+        return (self.prediction != self.truth) & (self.truth != IGNORE)
 
 
 @dataclass(frozen=True)
 class Examples:
+    """Each from the most extreme on."""
+
     worst: Sequence[Example]
     best: Sequence[Example]
 
 
-def ranked(findings: Findings) -> list[int]:
+def choose_examples(findings: Findings, count: int) -> Examples:
+    """`count` worst and best images; fewer of each where that would show one twice."""
+    rows = _ranked(findings)
+    each = min(count, max(1, len(rows) // 2))
+    best = rows[::-1][: min(each, len(rows) - each)]
+    return Examples(*([_opened(findings, row) for row in chosen] for chosen in (rows[:each], best)))
+
+
+def choose_pixels(findings: Findings, count: int) -> list[tuple[Example, tuple[int, int]]]:
+    """`count` images with a pixel (x, y) each: by turns a wrong one in the worst image and a right one in the best,
+    then in the next of each; no image twice."""
+    rows = _ranked(findings)
+    turns = [(i % 2 == 0, rows[i // 2] if i % 2 == 0 else rows[-1 - i // 2]) for i in range(min(count, len(rows)))]
+    examples = [(wrong, _opened(findings, row)) for wrong, row in turns]
+    return [(example, choose_pixel(example, wrong)) for wrong, example in examples]
+
+
+def choose_pixel(example: Example, wrong: bool) -> tuple[int, int]:
+    """x and y of the pixel deepest inside a region that is wrong (or right, and labelled); in case of none, the reverse.
+
+    Deepest is farthest from every other pixel and from the image's edge; of equals the first in reading order.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    right = (example.truth != IGNORE) & ~example.wrong
+    regions = (example.wrong, right) if wrong else (right, example.wrong)
+    region = regions[0] if regions[0].any() else regions[1]
+    depth = np.asarray(distance_transform_edt(np.pad(region, 1)))
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(x) - 1, int(y) - 1
+
+
+def _ranked(findings: Findings) -> list[int]:
     """Rows of the evaluation from the lowest mIoU to the highest, those without a labelled pixel left out."""
     rows = findings.evaluation.images
     scored = [row for row in range(len(rows)) if not math.isnan(rows[row]["miou"])]
     return sorted(scored, key=lambda row: rows[row]["miou"])
 
 
-def open_example(findings: Findings, row: int) -> Example:
+def _opened(findings: Findings, row: int) -> Example:
     image, truth = findings.measured.read(row)
     found = findings.evaluation.images[row]
     return Example(found["name"], found["miou"], found["pixel_accuracy"], image, truth, findings.predict(image))
-
-
-def choose_examples(findings: Findings, count: int) -> Examples:
-    """`count` worst and best images; fewer of each where that would show one twice."""
-    rows = ranked(findings)
-    each = min(count, max(1, len(rows) // 2))
-    best = rows[::-1][: min(each, len(rows) - each)]
-    return Examples(*([open_example(findings, row) for row in chosen] for chosen in (rows[:each], best)))
-
-
-def images_section(findings: Findings, examples: Examples) -> Html:
-    shown = [*examples.worst, *examples.best]
-    if not shown:
-        return section("images", "Images", paragraph("No images were asked for."))
-    present = sorted(set().union(*(np.unique([*np.unique(e.truth), *np.unique(e.prediction)]).tolist() for e in shown)))
-    classes = [(swatch(findings.palette[k], k), findings.evaluation.classes[k]) for k in present if k != drawing.IGNORE]
-    errors = [
-        (swatch(drawing.RIGHT), "right"),
-        (swatch(drawing.WRONG), "wrong"),
-        (Html('<span class="swatch stripes" aria-hidden="true">&nbsp;</span>'), "not labelled (striped)"),
-    ]
-    parts = [
-        paragraph("Each image's mIoU is over the classes in it. Numbers and outlines mark the classes:"),
-        legend(classes),
-        paragraph("The error maps:"),
-        legend(errors),
-    ]
-    for title, chosen in (("worst", examples.worst), ("best", examples.best)):
-        for number, example in enumerate(chosen, 1):
-            rank = f"The {title} image" if number == 1 else f"Number {number} of the {title}"
-            parts += [
-                Html(f"<h3>{joined([f'{rank}: {example.name}'])}</h3>"),
-                _told(example),
-                _pictures(findings, example),
-            ]
-    return section("images", "Worst and best images", *parts)
-
-
-def _told(example: Example) -> Html:
-    scores = f"mIoU {percent(example.miou)} %, {percent(example.pixel_accuracy)} % of the labelled pixels right"
-    return paragraph(f"{scores}; {example.image.shape[1]} × {example.image.shape[0]} pixels")
-
-
-def _pictures(findings: Findings, example: Example) -> Html:
-    """Image, truth, prediction and errors, large enough to read and no larger than the page needs."""
-    image = _resized(example.image, Image.Resampling.BOX)
-    truth, said = (_resized(mask, Image.Resampling.NEAREST) for mask in (example.truth, example.prediction))
-    factor = math.ceil(drawing.SMALLEST_SIDE / max(truth.shape))  # as `marked` enlarges
-    palette, classes, name = findings.palette, findings.evaluation.classes, example.name
-
-    def masked(mask: np.ndarray) -> str:
-        return jpeg(drawing.marked(drawing.overlay(image, mask, palette, 0.7), mask))
-
-    def listed(mask: np.ndarray) -> str:
-        counts = np.bincount(mask[mask != drawing.IGNORE].astype(np.int64).ravel(), minlength=len(classes))
-        return ", ".join(classes[k] for k in np.argsort(-counts, kind="stable") if counts[k])
-
-    share = 1 - example.pixel_accuracy
-    errors = enlarged(drawing.error_map(said, truth), factor)
-    return grid(
-        [
-            figure(jpeg(enlarged(image, factor)), f"The image {name}", "image"),
-            figure(masked(truth), f"Ground truth of {name}, from large to small: {listed(truth)}", "ground truth"),
-            figure(masked(said), f"Prediction for {name}, from large to small: {listed(said)}", "prediction"),
-            figure(png(errors), f"Errors in {name}: {percent(share)} % of the labelled pixels are wrong", "errors"),
-        ]
-    )
-
-
-def _resized(picture: np.ndarray, how: Image.Resampling) -> np.ndarray:
-    """The picture, or class indices as uint8, at most `LONGEST_SIDE` pixels long."""
-    longest = max(picture.shape[:2])
-    if longest <= LONGEST_SIDE:
-        return picture
-    wide, high = (max(1, round(picture.shape[axis] * LONGEST_SIDE / longest)) for axis in (1, 0))
-    return np.asarray(Image.fromarray(picture.astype(np.uint8)).resize((wide, high), how))

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 from rich.console import Console
 
+from nonlocalseg import __version__, drawing
 from nonlocalseg.files import check_folder, write_text
-from nonlocalseg.models.hub import WEIGHTS
-from nonlocalseg.report.attention import attention_section
-from nonlocalseg.report.elements import Html, escaped, joined, percent
-from nonlocalseg.report.examples import choose_examples, images_section
-from nonlocalseg.report.findings import Findings, gather, open_measured, open_run
-from nonlocalseg.report.recipe import curves_section, recipe_section
-from nonlocalseg.report.scores import boundary_section, confusion_section, scores_section, told_setting
-from nonlocalseg.report.speed import Speed, measure_speed, speed_section
-from nonlocalseg.report.style import STYLE
+from nonlocalseg.labels import IGNORE, Colour
+from nonlocalseg.report.examples import Example, choose_examples
+from nonlocalseg.report.figures import attention_pictures, confusion_picture, curve_pictures, example_pictures
+from nonlocalseg.report.gather import Findings, gather_findings, open_measured, open_run
+from nonlocalseg.report.speed import Speed, measure_speed
+from nonlocalseg.report.tables import boundary_rows, class_rows, mistakes, phase_groups, plan_rows, score_rows
+from nonlocalseg.report.words import percent, spelled, told_machine, told_occasion, told_setting, told_start
+from nonlocalseg.runtime import pick_device
 from nonlocalseg.timing.measuring import surroundings
 from nonlocalseg.timing.tables import spell
+from nonlocalseg.training.folder import RECIPE
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning")
+TEMPLATE, STYLE = "page.html.j2", "page.css"
 CONTENTS = {
     "scores": "Scores",
     "curves": "Training",
@@ -41,16 +40,13 @@ CONTENTS = {
 def report(
     run: str | Path,
     *,
-    data: str | None = None,
-    root: str | None = None,
-    split: str | None = None,
-    data_options: Mapping[str, Any] | None = None,
     images: int = 3,
     pixels: int = 3,
     device: str | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    **changes: object,
 ) -> Path:
     """Write one HTML file about a run, which needs no other file and no network, and return its path.
 
@@ -60,16 +56,13 @@ def report(
 
     Args:
         run: folder of the run.
-        data: name of the data set to measure on; by default the one that was trained on last.
-        root: folder of the data; by default as in training.
-        split: split to measure on, several joined with +; by default the validation split of the training.
-        data_options: further options of the data set, over those of the training.
         images: the worst and the best images to show, this many of each.
         pixels: pixels whose attention is shown.
         device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
         workers: processes that read images; by default up to four.
         out: the file; by default report.html in the folder of the run.
         progress: show progress.
+        changes: fields of `DataSource`, put over what the training validated on: data, root, split, data_options.
     """
     for name, number in (("images", images), ("pixels", pixels)):
         if number < 0:
@@ -80,59 +73,93 @@ def report(
     if path.is_dir():
         raise ValueError(f"--out: {path} is a folder; give the name of a file, such as {path / 'report.html'}")
     check_folder(path.parent)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    measured = open_measured(folder, plan, data, root, split, data_options)
+    where = pick_device(device)
+    measured = open_measured(folder, plan, changes)
     console = Console(quiet=not progress, stderr=True, highlight=False)
-    findings = gather(folder, plan, measured, where, workers, progress)
+    findings = gather_findings(folder, plan, measured, where, workers, progress)
     with console.status("measuring speed"):
         speed = measure_speed(findings)
     with console.status("drawing"):
-        examples = choose_examples(findings, images)
-        sections = [
-            scores_section(findings),
-            curves_section(findings),
-            confusion_section(findings),
-            boundary_section(findings),
-            images_section(findings, examples),
-            attention_section(findings, pixels),
-            speed_section(findings, speed),
-            recipe_section(findings),
-        ]
-    return write_text(path, _document(findings, speed, sections))
+        content = _told(findings, speed) | _drawn(findings, images, pixels)
+        return write_text(path, _template().render(content))
 
 
-def _document(findings: Findings, speed: Speed, sections: list[Html]) -> str:
-    name = findings.run.resolve().name
-    plan = findings.plan
-    title = f"{name}: {plan.model} on {plan.backbone}, {findings.measured.phase.data}"
-    links = "".join(f'<li><a href="#{key}">{text}</a></li>' for key, text in CONTENTS.items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="nonlocalseg {escaped(version("nonlocalseg"))}">
-<title>{escaped(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<p class="soft">Report on a trained model</p>
-<h1>{escaped(title)}</h1>
-<p class="soft">{escaped(_occasion(findings))}</p>
-{_key_figures(findings, speed)}
-<nav aria-label="Contents"><ul>{links}</ul></nav>
-</header>
-<main>
-{joined(sections)}
-</main>
-<footer><p class="soft">{escaped(_machine(findings))}</p></footer>
-</body>
-</html>
-"""
+def _template() -> Template:
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "spelled": spelled, "hex": _hex, "ink": drawing.ink_on}
+    css = Markup((folder / STYLE).read_text(encoding="utf-8"))  # our own file: no reader's text is in it
+    return environment.get_template(TEMPLATE, globals={"css": css, "version": __version__, "contents": CONTENTS})
 
 
-def _key_figures(findings: Findings, speed: Speed) -> Html:
+def _told(findings: Findings, speed: Speed) -> dict[str, Any]:
+    """What the template writes, but for pictures."""
+    plan, evaluation, source = findings.plan, findings.evaluation, findings.measured.source
+    model_options, run_options = plan_rows(plan)
+    recipe = findings.run / RECIPE
+    config = findings.model.config
+    several = len(plan.phases) > 1
+    return {
+        "title": f"{findings.run.resolve().name}: {plan.model} on {plan.backbone}, {source.data}",
+        "occasion": told_occasion(findings),
+        "key_figures": _key_figures(findings, speed),
+        "run": findings.run,
+        "plan": plan,
+        "source": source,
+        "images": len(evaluation.images),
+        "setting": told_setting(findings),
+        "scores": score_rows(findings),
+        "classes": class_rows(findings),
+        "mistakes": mistakes(findings),
+        "boundaries": boundary_rows(findings),
+        "boundary_iou": None if evaluation.boundary is None else evaluation.boundary.mean_boundary_iou,
+        "speed": speed,
+        "speed_rows": speed.rows(len(evaluation.images), evaluation.seconds),
+        "device": surroundings(findings.device)["device"],
+        "recipe_path": recipe,
+        "recipe_text": recipe.read_text(encoding="utf-8"),
+        "start": told_start(findings),
+        "model_options": model_options,
+        "run_options": run_options,
+        "phases": [f"phase {n}" for n in range(1, len(plan.phases) + 1)] if several else ["value"],
+        "phase_options": phase_groups(plan.phases),
+        "resolved": [(name.replace("_", " "), spelled(item)) for name, item in config.flat().items()] if config else [],
+        "machine": told_machine(findings),
+    }
+
+
+def _drawn(findings: Findings, images: int, pixels: int) -> dict[str, Any]:
+    """The pictures of the template, and what it writes beside them."""
+    chosen = choose_examples(findings, images)
+    examples = [
+        (f"The {end} image" if number == 1 else f"Number {number} of the {end}", example)
+        for end, few in (("worst", chosen.worst), ("best", chosen.best))
+        for number, example in enumerate(few, 1)
+    ]
+    attention = attention_pictures(findings, pixels)
+    return {
+        "measured_steps": bool(findings.curves),
+        "validated": "miou" in findings.curves,
+        "curves": curve_pictures(findings),
+        "confusion": confusion_picture(findings),
+        "examples": [(rank, example, example_pictures(findings, example)) for rank, example in examples],
+        "present": _present(findings, [example for _, example in examples]),
+        "right": drawing.RIGHT,
+        "wrong": drawing.WRONG,
+        "attention": attention,
+        "attends": any(seen.pictures for seen in attention) or not attention,
+    }
+
+
+def _key_figures(findings: Findings, speed: Speed) -> list[tuple[str, str, str]]:
+    """Name, value and note of the figures at the top."""
     scores, (low, high) = findings.evaluation.scores, findings.evaluation.interval
     boundary = findings.evaluation.boundary
     figures = [
@@ -145,27 +172,14 @@ def _key_figures(findings: Findings, speed: Speed) -> Html:
         )
     figures.append(("one image", spell("seconds", speed.row["seconds"]), f"{speed.size}, {findings.device.type}"))
     figures.append(("parameters", spell("parameters", speed.parameters), findings.plan.backbone))
-    cells = [
-        f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}<small>{escaped(note)}</small></dd></div>"
-        for name, value, note in figures
-    ]
-    return Html(f'<dl class="key">{"".join(cells)}</dl>')
+    return figures
 
 
-def _occasion(findings: Findings) -> str:
-    trained = datetime.fromtimestamp((findings.run / "model" / WEIGHTS).stat().st_mtime).astimezone()
-    written = datetime.now().astimezone()
-    shown = f"Measured on {findings.measured.phase.data}, split {findings.measured.split}: {told_setting(findings)}."
-    return f"{shown} Model of {trained:%d %B %Y, %H:%M %Z}; report of {written:%d %B %Y, %H:%M %Z}."
+def _present(findings: Findings, examples: list[Example]) -> list[tuple[int, str, Colour]]:
+    """Number, name and colour of the classes in the examples."""
+    found = {int(k) for e in examples for mask in (e.truth, e.prediction) for k in np.unique(mask)} - {IGNORE}
+    return [(k, findings.evaluation.classes[k], findings.model.palette[k]) for k in sorted(found)]
 
 
-def _machine(findings: Findings) -> str:
-    """The versions and the machine that the figures belong to."""
-    about = surroundings(findings.device)
-    versions = [f"nonlocalseg {about['nonlocalseg']}", f"Python {about['python']}"]
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # built from source without metadata
-            continue
-    return f"{', '.join(versions)}; {about['device']}; {platform.system()} {platform.machine()}."
+def _hex(colour: Colour) -> str:
+    return "#" + "".join(f"{int(part):02x}" for part in colour)

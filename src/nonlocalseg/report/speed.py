@@ -3,71 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from nonlocalseg.report.elements import Html, paragraph, section, table
-from nonlocalseg.report.findings import Findings
-from nonlocalseg.timing.measuring import Case, compare, surroundings
-from nonlocalseg.timing.tables import spell
+from nonlocalseg.models.cost import parameter_count
+from nonlocalseg.report.gather import Findings
+from nonlocalseg.timing.measuring import Case, compare
+from nonlocalseg.timing.tables import Row, spell
 
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """row: of `timing.measuring.compare`. size: of the image, width x height. auxiliary: parameters for training only."""
+    """row: of `timing.measuring.compare`. size: of the image, width x height. auxiliary: parameters for training only.
 
-    row: dict[str, Any]
+    what: whether a whole image or a window of it was seen.
+    """
+
+    row: Row
     size: str
+    what: str
     parameters: int
     auxiliary: int
+
+    def rows(self, images: int, seconds: float) -> list[tuple[str, str]]:
+        """What is told and its figure; an evaluation of `images` took `seconds`."""
+        row = self.row
+        rows = [
+            (f"one {self.what}, median of {ROUNDS}", spell("seconds", row["seconds"])),
+            (f"{self.what}s per second", f"{1 / row['seconds']:.3g}"),
+            ("processor time of one", spell("seconds", row["cpu_seconds"])),
+            ("multiply-adds", spell("multiply_adds", row["multiply_adds"])),
+            ("parameters", spell("parameters", self.parameters)),
+        ]
+        if self.auxiliary:
+            rows.append(("parameters used in training only", spell("parameters", self.auxiliary)))
+        if row["memory"] is not None:
+            rows.append(("peak memory, beyond weights and image", spell("memory", row["memory"])))
+        return [*rows, ("the evaluation took per image", spell("seconds", seconds / max(1, images)))]
 
 
 def measure_speed(findings: Findings) -> Speed:
     """The median of a few forward passes on an image of the size of the first one, or on one of the windows."""
     image, _ = findings.measured.read(0)
-    height, width = image.shape[:2]
-    settings = findings.evaluation.settings
-    if settings["mode"] == "slide":
-        crop = settings["crop"]
-        sides = (crop, crop) if isinstance(crop, int) else tuple(crop)
-        height, width = min(height, sides[0]), min(width, sides[1])
-    model, device = findings.model, findings.device
-    drawn = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
-    (row,) = compare([Case("forward", lambda: model(drawn)["out"])], device, ROUNDS)
-    auxiliary = 0 if model.auxiliary is None else sum(p.numel() for p in model.auxiliary.parameters())
-    parameters = sum(parameter.numel() for parameter in model.parameters()) - auxiliary
-    return Speed(row, f"{width} × {height}", parameters, auxiliary)
-
-
-def speed_section(findings: Findings, speed: Speed) -> Html:
-    row, about = speed.row, surroundings(findings.device)
-    evaluation = findings.evaluation
-    what = "window" if evaluation.settings["mode"] == "slide" else "image"
-    rows: list[tuple[str, str]] = [
-        (f"one {what}, median of {ROUNDS}", spell("seconds", row["seconds"])),
-        (f"{what}s per second", f"{1 / row['seconds']:.3g}"),
-        ("processor time of one", spell("seconds", row["cpu_seconds"])),
-        ("multiply-adds", spell("multiply_adds", row["multiply_adds"])),
-        ("parameters", spell("parameters", speed.parameters)),
-    ]
-    if speed.auxiliary:
-        rows.append(("parameters used in training only", spell("parameters", speed.auxiliary)))
-    if row["memory"] is not None:
-        rows.append(("peak memory, beyond weights and image", spell("memory", row["memory"])))
-    mean = evaluation.seconds / max(1, len(evaluation.images))
-    rows.append(("the evaluation took per image", spell("seconds", mean)))
-    caption = f"One plain forward pass, float32, batch of 1, {speed.size} pixels, on {about['device']}"
-    return section(
-        "speed",
-        "Speed",
-        table(caption, ("", ""), rows),
-        paragraph(
-            "Nothing is folded, compiled or of half precision here;",
-            Html("<code>nonlocalseg benchmark network</code>"),
-            "compares those forms. The evaluation's time holds every scale, window and mirror image, and the counting.",
-            kind="soft",
-        ),
-    )
+    crop = findings.view.crop
+    height, width = image.shape[:2] if crop is None else map(min, zip(image.shape[:2], crop, strict=True))
+    model = findings.model
+    drawn = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(findings.device)
+    (row,) = compare([Case("forward", lambda: model(drawn)["out"])], findings.device, ROUNDS)
+    auxiliary = 0 if model.auxiliary is None else parameter_count(model.auxiliary)
+    what = "image" if crop is None else "window"
+    return Speed(row, f"{width} × {height}", what, parameter_count(model) - auxiliary, auxiliary)

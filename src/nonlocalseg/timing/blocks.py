@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.attention import Attention
-from nonlocalseg.blocks.local_attention import local_attention as attend_locally
+from nonlocalseg.blocks.neighbours import local_attention as attend_locally
 from nonlocalseg.blocks.non_local import APNB, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, Sampling
 from nonlocalseg.timing.measuring import Case, compare, free_memory, surroundings, synchronise

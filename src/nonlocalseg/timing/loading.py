@@ -17,13 +17,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from nonlocalseg.data.augmentation import Augmentation
 from nonlocalseg.data.folder import Folder
 from nonlocalseg.data.synthetic import Synthetic, draw_scene
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.files import write_text
 from nonlocalseg.timing.measuring import surroundings
 from nonlocalseg.timing.tables import Row, Table
-from nonlocalseg.training.datamodule import Draw, DrawOrder, SeededImages, collate
+from nonlocalseg.training.data import Draw, DrawOrder, SeededImages, collate
 
 
 def loader(
@@ -74,7 +75,7 @@ def drawn_folder(root: Path, picture: tuple[int, int], count: int, crop: tuple[i
             Image.fromarray(pixels).save(path)
     lines = [f"  {index}: {name}" for index, name in enumerate(Synthetic.classes)]
     write_text(root / "classes.yaml", "masks:\n" + "\n".join(lines) + "\n")
-    return Folder(root, "train", train_transform(crop))
+    return Folder(root, "train", train_transform(Augmentation(crop=crop)))
 
 
 def _steps(data: Folder, repeat: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nonlocalseg.timing.counting import multiply_adds
+from nonlocalseg.models.cost import multiply_adds
 from nonlocalseg.timing.tables import Row
 
 _CLEAR, _STATUS, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/meminfo")

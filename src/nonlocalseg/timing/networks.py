@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks import reference
+from nonlocalseg.blocks.basic import to_channels_last
 from nonlocalseg.blocks.non_local import AttendingBlock
+from nonlocalseg.heads.ann import ANNHead
+from nonlocalseg.heads.base import Features
+from nonlocalseg.models.cost import parameter_count
+from nonlocalseg.models.creation import create_model
 from nonlocalseg.models.folding import fold
-from nonlocalseg.models.heads import ANNHead, Features
-from nonlocalseg.models.presets import create_model
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import speed_up
 from nonlocalseg.timing.blocks import fill
@@ -96,7 +99,7 @@ def network(
     forms = {"as it is": plain, "folded": fold(plain)}
     for row in rows:
         form = forms["folded" if "folded" in row["name"] else "as it is"]
-        row["parameters"] = sum(parameter.numel() for parameter in form.parameters())
+        row["parameters"] = parameter_count(form)
     return Table(
         f"{model} on {backbone}, one {size[0]}x{size[1]} image",
         {**COMPARISON, "parameters": "parameters"},
@@ -111,9 +114,9 @@ def network(
 
 def _network_cases(plain: Segmenter, image: Tensor, device: torch.device, compiled: bool) -> list[Case]:
     last = image.contiguous(memory_format=torch.channels_last)
-    plain_last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    plain_last = to_channels_last(copy.deepcopy(plain))
     folded = fold(plain)
-    folded_last = copy.deepcopy(folded).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    folded_last = to_channels_last(copy.deepcopy(folded))
     first = "eager"
 
     def case(name: str, network: nn.Module, given: Tensor, counted: bool = True) -> Case:
@@ -153,7 +156,7 @@ def distribution(
         # Table IV's rows differ by the modules alone: aggregation at the map's own size in all of them.
         more = {"aggregate_stride": 1} if "LD" in name else {}
         network = drawn_model(model, backbone, auxiliary=False, **details, **more, **options).to(device)
-        parameters[name] = sum(parameter.numel() for parameter in network.parameters())
+        parameters[name] = parameter_count(network)
         cases.append(Case(name, lambda network=network: network(image)["out"]))
     rows = compare(cases, device, repeat, overall="FCN")
     for row in rows:

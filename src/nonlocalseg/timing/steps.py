@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nonlocalseg.models.presets import create_model
+from nonlocalseg.blocks.basic import to_channels_last
+from nonlocalseg.models.creation import create_model
+from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.timing.measuring import Case, compare, surroundings
 from nonlocalseg.timing.tables import Table
 from nonlocalseg.training.module import SegmentationTraining
-from nonlocalseg.training.recipes import Phase
 
 CLASSES = 19
 MODELS = ("ann", "galdv2")
@@ -94,7 +95,7 @@ def step(
     phase = Phase(steps=10**6, batch_size=len(images), crop=(images.shape[2], images.shape[3]), rate=1e-4)
     module = SegmentationTraining(network, phase, seed=0, channels_last=form.channels_last).to(images.device).train()
     if form.channels_last:
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        to_channels_last(network)
     return stepper(module, {"image": images, "label": labels}, form.precision)
 
 

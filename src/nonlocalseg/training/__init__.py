@@ -1,1 +1,1 @@
-"""Training on Lightning: recipes, loaders, the LightningModule, `train()` and `evaluate()`."""
+"""Training on Lightning: the plan, loaders, the LightningModule, run folders and `train()`."""

@@ -6,19 +6,18 @@ import importlib.util
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from nonlocalseg.files import write_text
+from nonlocalseg.runtime import rank
+from nonlocalseg.training.folder import RunFolder
+from nonlocalseg.training.plan import Plan
+from nonlocalseg.values import plain
 
-LoggerName = Literal["tensorboard", "wandb", "mlflow"]
-LOGGERS: tuple[str, ...] = get_args(LoggerName)
-"""Each is called as the package that it needs."""
 PROJECT = "nonlocalseg"
 IDENTITIES = "loggers.json"
 """Beside metrics.csv: the ids under which the services know the run, so that a resumed one goes on there."""
@@ -37,23 +36,32 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def logging_to(names: Sequence[str], folder: Path, run_name: str, options: Mapping[str, Any]) -> Iterator[list[Logger]]:
-    """The loggers of one phase, which writes to `folder`; W&B and MLflow are told the `options` as well.
+def logging_to(plan: Plan, index: int, run: RunFolder) -> Iterator[list[Logger]]:
+    """The loggers of phase `index`, in the first process alone; W&B and MLflow are told its options as well.
 
     The services' own environment variables apply: WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI and
-    MLFLOW_EXPERIMENT_NAME; without a tracking URI, MLflow writes to mlflow.db in the folder. Raises ValueError where a
-    service cannot be reached or wants a login.
+    MLFLOW_EXPERIMENT_NAME; without a tracking URI, MLflow writes to mlflow.db in the phase's folder. Raises ValueError
+    where a service cannot be reached or wants a login.
     """
-    known = _identities(folder)
     loggers: list[Logger] = []
+    if rank() > 0:
+        yield loggers
+        return
+    folder = run.phase(index)
+    # as its folder, with the number of the phase where there are several
+    run_name = "-".join(folder.absolute().parts[-2 if run.several else -1 :])
+    known = _identities(folder)
     try:
-        for name in names:
+        for name in plan.logger:
             with _one_line(name):
                 loggers.append(_open(name, folder, run_name, known.get(name)))
                 if name != "tensorboard":
+                    options = plain(plan) | plain(plan.phases[index])
+                    options.pop("phases")
                     _tell(name, loggers[-1], options, again=name in known)
-        remembered = {name: str(x.version) for name, x in zip(names, loggers, strict=True) if name != "tensorboard"}
-        if remembered and rank_zero_only.rank == 0:
+        opened = zip(plan.logger, loggers, strict=True)
+        remembered = {name: str(logger.version) for name, logger in opened if name != "tensorboard"}
+        if remembered:
             write_text(folder / IDENTITIES, json.dumps(remembered, indent=1) + "\n")
         yield loggers
     finally:
@@ -77,7 +85,7 @@ def _open(name: str, folder: Path, run_name: str, identity: str | None) -> Logge
     return TensorBoardLogger(folder, name="tensorboard", version="")
 
 
-def _tell(name: str, logger: Logger, options: Mapping[str, Any], again: bool) -> None:
+def _tell(name: str, logger: Logger, options: Mapping[str, object], again: bool) -> None:
     """Begin the run at the service, or go on with it, in the first process."""
     if name == "mlflow" and again:
         _ = logger.version  # asks for the run; MLflow refuses options that have changed

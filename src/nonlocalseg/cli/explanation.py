@@ -1,0 +1,66 @@
+"""The verb that shows what models attend to and where they differ: explain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from nonlocalseg.choices import pick
+from nonlocalseg.cli.options import Given, verb
+from nonlocalseg.cli.shared import OnDevice
+from nonlocalseg.cli.terminal import output
+from nonlocalseg.files import check_folder
+from nonlocalseg.values import Metavar, Names, Natural, Positional, value
+
+
+def kinds() -> str:
+    """The kinds of pictures, as the help shows them."""
+    from nonlocalseg.explanation.pictures import PICTURES
+
+    return "\n".join(f"  {name:9} {picture.help}" for name, picture in PICTURES.items()) + (
+        "\n\nAttention says where a block looks. It does not say why the model decides as it does."
+    )
+
+
+@value
+class Explain(OnDevice):
+    """The verb's own options."""
+
+    model: Annotated[str, Positional()]
+    """The model."""
+    image: Annotated[str, Positional()]
+    """The photograph."""
+    out: Annotated[str, Metavar("DIR")]
+    """Folder for the pictures."""
+    pixel: Annotated[tuple[Natural, Natural] | None, Metavar("X Y")] = None
+    """Column and row of the pixel, counted from the top left; by default the middle of the photograph."""
+    kind: Annotated[str | None, Metavar("KIND")] = None
+    """The only kind of picture to draw."""
+    compare: Annotated[Names, Metavar("MODEL")] = ()
+    """Further models, shown beside the first."""
+    truth: Annotated[str | None, Metavar("FILE")] = None
+    """Label image of the photograph, PNG, class numbers with 255 where nothing is labelled."""
+    backbone_weights: Annotated[str | None, Metavar("FILE")] = None
+    """Other weights of the backbone, such as ImageNet's, whose features are shown beside the model's."""
+
+
+@verb(Explain, more=kinds)
+def explain(own: Explain, given: Given) -> None:
+    """Show where a model looks at one pixel, what its stages say, and how models differ, as pictures.
+
+    MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub; IMAGE is a photograph. Written to
+    --out, as PNG and plots as SVG too, is everything that the model has and the options allow, or one --kind:
+
+    Examples:
+        nonlocalseg explain runs/demo/ann photo.jpg --pixel 320 200 --out explained
+        nonlocalseg explain runs/gald photo.jpg --compare runs/ldga --kind masks --out explained
+        nonlocalseg explain runs/ann photo.jpg --compare runs/fcn --truth label.png --kind errors --out explained
+    """
+    from nonlocalseg.explanation.pictures import PICTURES, write_pictures
+    from nonlocalseg.explanation.subject import open_subject
+
+    folder = check_folder(own.out)
+    if own.kind is not None:
+        pick("kind of picture", own.kind, PICTURES)
+    models = (own.model, *own.compare)
+    subject = open_subject(models, own.image, own.pixel, own.truth, own.backbone_weights, own.device)
+    output().print("\n".join(map(str, write_pictures(subject, folder, own.kind))))

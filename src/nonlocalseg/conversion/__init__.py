@@ -1,0 +1,1 @@
+"""Checkpoints of other projects into ours and back, by visible tables."""

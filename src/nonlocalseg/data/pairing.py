@@ -1,0 +1,86 @@
+"""Which image belongs to which label image: by name, by suffix, or as a list says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nonlocalseg.images import images_below
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its label image, where it has one; `name` is unique in its split and usable as a file name."""
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+Matched = tuple[list[Pair], list[Path]]
+"""Pairs, and the files that lack a partner."""
+
+
+def join(parts: Iterable[Matched]) -> Matched:
+    """The pairs and the lonely files of several parts, one part after another."""
+    pairs: list[Pair] = []
+    unmatched: list[Path] = []
+    for found, alone in parts:
+        pairs += found
+        unmatched += alone
+    return pairs, unmatched
+
+
+def unlabelled(images: Iterable[tuple[str, Path]]) -> Matched:
+    """Images, each with its name, that have no labels."""
+    return [Pair(name, path, None) for name, path in images], []
+
+
+def match(images: Mapping[str, Path], labels: Mapping[str, Path]) -> Matched:
+    """Pairs of the names that both have, sorted; and the files of the others."""
+    both = sorted(images.keys() & labels.keys())
+    alone = [images[name] for name in sorted(images.keys() - labels.keys())]
+    alone += [labels[name] for name in sorted(labels.keys() - images.keys())]
+    return [Pair(name, images[name], labels[name]) for name in both], alone
+
+
+def match_listed(
+    names: Iterable[str], images: Mapping[str, Path], labels: Mapping[str, Path], listed_in: Path
+) -> Matched:
+    """`match` for the names of a list. Raises `FileNotFoundError` for a name that has neither image nor label."""
+    names = list(names)
+    for name in names:
+        if name not in images and name not in labels:
+            raise FileNotFoundError(
+                f"{listed_in}: lists {name}, which has neither image nor label; unpack all archives"
+            )
+    return match(
+        {name: images[name] for name in names if name in images},
+        {name: labels[name] for name in names if name in labels},
+    )
+
+
+def match_folders(image_root: Path, label_root: Path) -> Matched:
+    """Images below two folders whose paths in them agree but for the suffix.
+
+    Raises `ValueError` where two files of one folder share a stem.
+    """
+    found, alone = match(_by_stem(image_root), _by_stem(label_root))
+    return [Pair(pair.name.replace("/", "__"), pair.image, pair.label) for pair in found], alone
+
+
+def by_suffix(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:
+    """File name without `suffix` -> file, for the files below `folder` that fit `pattern` and end so."""
+    return {file.name[: -len(suffix)]: file for file in folder.glob(pattern) if file.name.endswith(suffix)}
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Path below `folder` without suffix -> image file."""
+    found: dict[str, Path] = {}
+    for file in images_below(folder):
+        key = file.relative_to(folder).with_suffix("").as_posix()
+        if key in found:
+            raise ValueError(f"{file}: has the same name as {found[key].name}; rename or remove one of them")
+        found[key] = file
+    return found

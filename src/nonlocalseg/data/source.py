@@ -1,0 +1,96 @@
+"""Which images are read: a data set by name, where it lies, which split of it, and its own options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
+
+from nonlocalseg.choices import pick
+from nonlocalseg.values import Metavar, value
+
+if TYPE_CHECKING:
+    from nonlocalseg.data.dataset import DatasetOptions, SegmentationDataset, Transform
+
+
+def _text(given: object) -> object:
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _plain(given: object) -> object:
+    """Lists, as YAML and JSON have them, as tuples: what is written and read again stays equal."""
+    if not isinstance(given, Mapping):
+        return given
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+
+
+@value
+class DataSource:
+    """Images and labels of a data set; nothing is looked up and no file touched before a method is called."""
+
+    data: Annotated[str, Metavar("NAME")] = ""
+    "Name of the data set (`nonlocalseg list datasets`); `folder` for your own images."
+    root: Annotated[str, BeforeValidator(_text), Metavar("DIR")] | None = None
+    "Folder of the data; not needed where the data set is drawn."
+    split: str = "val"
+    "Split that is read; several are joined with +, as in train+val."
+    data_options: Annotated[dict[str, object], BeforeValidator(_plain)] = field(default_factory=dict)
+    "Further options of the data set, such as length=200."
+
+    def describe(self) -> str:
+        """For people: the data set, its split, and where it lies."""
+        return f"{self.data}, {self.split}" + (f" in {self.root}" if self.root else "")
+
+    def kind(self) -> type[SegmentationDataset]:
+        """The data set's class. Raises `ValueError`, nearest named, where there is none of this name."""
+        from nonlocalseg.data.catalog import DATASETS
+
+        if not self.data:
+            raise ValueError("no data set is given: add --data NAME (see `nonlocalseg list datasets`)")
+        return DATASETS[pick("data set", self.data, DATASETS)]
+
+    def read_options(self) -> DatasetOptions:
+        """`data_options`, checked. Raises `ValueError` for an option that the data set lacks, and for a wrong value."""
+        kind = self.kind()
+        try:
+            return kind.read_options(self.data_options)
+        except ValueError as error:
+            raise ValueError(f"data_options: {error}") from None
+
+    def check(self, split: str | None = None, option: str = "split") -> None:
+        """Raises `ValueError` for a data set, an option or a split that does not exist; reads no file.
+
+        split: another one than the source's own, which comes from the field `option`.
+        """
+        splits = self.kind().splits
+        self.read_options()
+        for part in (self.split if split is None else split).split("+"):
+            pick(f"{option} of {self.data}", part, splits)
+
+    def known_classes(self) -> tuple[str, ...] | None:
+        """The classes, as far as they are known before any file is read; None where the files name them."""
+        return self.kind().known_classes(self.read_options())
+
+    def open(self, transform: Transform | None = None) -> list[SegmentationDataset]:
+        """One data set for each of the `+`-joined splits.
+
+        Raises `ValueError` as `check` does, and OSError or ValueError for what is wrong with the files and for a split
+        without images.
+        """
+        self.check()
+        return [self.open_split(part, transform) for part in self.split.split("+")]
+
+    def open_split(self, split: str, transform: Transform | None = None, *, strict: bool = True) -> SegmentationDataset:
+        """One split of the data set; see `SegmentationDataset`."""
+        kind: Callable[..., SegmentationDataset] = self.kind()
+        return kind(self.root, split, transform, strict=strict, **self.data_options)
+
+    def labelled(self, purpose: str, transform: Transform | None = None) -> list[SegmentationDataset]:
+        """`open`, where every image must have a label to `purpose`, as in "train on"; `ValueError` otherwise."""
+        parts = self.open(transform)
+        if any(pair.label is None for part in parts for pair in part.pairs):
+            raise ValueError(f"{self.root or self.data}: the split {self.split!r} has no labels to {purpose}")
+        return parts

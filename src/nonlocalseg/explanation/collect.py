@@ -1,0 +1,201 @@
+"""`explain()`: what a model attends to at one pixel, its masks and its stages, as tensors that `pictures` draws.
+
+The weights are those of the pass that gives the prediction, told by the head itself, in plain and folded models alike.
+They say where a block looks, not why the model decides as it does. Figures: ANN Fig. 5, GALD Fig. 7-11.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nonlocalseg.blocks.attended import Attended
+from nonlocalseg.blocks.basic import resize
+from nonlocalseg.heads.base import Watch
+from nonlocalseg.images import read_image, to_tensor
+from nonlocalseg.inference.engine import best_class, evaluating
+from nonlocalseg.labels import IGNORE, Colour
+from nonlocalseg.models.segmenter import Segmenter
+
+Size = tuple[int, int]  # height, width
+Pixel = tuple[int, int]  # x, y
+
+
+@dataclass(frozen=True, eq=False)
+class RegionAttention:
+    """The weights that one pixel gives to the anchors of a block, or to all positions where it samples none.
+
+    title: what the block is called. weights: float32 [S]; they sum to 1 (with the default normalisation, softmax).
+    boxes: float32 [S, 4], left, top, right, bottom of what each weight belongs to, in pixels of the image.
+    levels: int64 [S], n for a cell of the n x n sampling, 0 for a single position.
+    classes: int64 [S], the class predicted for most pixels of the box; 255 for a box in the padding.
+    """
+
+    title: str
+    weights: Tensor
+    boxes: Tensor
+    levels: Tensor
+    classes: Tensor
+
+    def top(self, count: int = 5) -> list[int]:
+        """Indices of the largest weights, the largest first."""
+        return self.weights.topk(min(count, len(self.weights))).indices.tolist()
+
+    def listed(self, classes: Sequence[str], count: int = 5) -> list[tuple[int, str]]:
+        """Index and description of the largest weights: level, place, weight and predicted class."""
+        return [(index, self._described(index, classes)) for index in self.top(count)]
+
+    def _described(self, index: int, classes: Sequence[str]) -> str:
+        n, found = int(self.levels[index]), int(self.classes[index])
+        first = int((self.levels == n).nonzero()[0])
+        left, top, right, bottom = (round(side) for side in self.boxes[index].tolist())
+        if n:
+            place = f"{n} × {n}, row {(index - first) // n + 1}, column {(index - first) % n + 1}"
+        else:
+            place = f"x {left}-{right}, y {top}-{bottom}"
+        name = "padding" if found == IGNORE else classes[found]
+        return f"{100 * float(self.weights[index]):.2g} %  {name}  ({place})"
+
+
+@dataclass(frozen=True, eq=False)
+class LocalAttention:
+    """The weights over the k x k neighbours of one pixel, as LDv2 gives them (GALD, Eq. 6-8, Fig. 9).
+
+    title: what the block is called. weights: float32 [k, k], sum 1, neighbours outside the feature map included, whose
+    key is zero. boxes: float32 [k, k, 4], left, top, right, bottom in pixels of the image.
+    inside: bool [k, k], whether the neighbour lies in the feature map.
+    """
+
+    title: str
+    weights: Tensor
+    boxes: Tensor
+    inside: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A mask over the whole image, as LDv1's M. title: what it is called. values: float32 [C, h, w] in [0, 1]."""
+
+    title: str
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What `explain` found; every tensor is on the CPU.
+
+    image: uint8 [H, W, 3]. pixel: x, y. prediction: int64 [H, W].
+    attention, local, masks: of every block that has them, by its short name. stages: predictions int64 [H, W] of the
+    classifiers that look at a step of the head. Each is empty for a model without.
+    """
+
+    image: np.ndarray
+    pixel: Pixel
+    prediction: Tensor
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    attention: Mapping[str, RegionAttention]
+    local: Mapping[str, LocalAttention]
+    masks: Mapping[str, Mask]
+    stages: Mapping[str, Tensor]
+
+
+def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel) -> Explanation:
+    """What `model`, plain or folded, attends to at `pixel` (x from the left, y from the top) of a file or RGB array.
+
+    One pass in evaluation mode over the whole image; never an N x N matrix. Raises `ValueError` for a pixel outside
+    the image and for an image that cannot be read.
+    """
+    array = pixels_of(image)
+    height, width = array.shape[:2]
+    x, y = pixel
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(f"pixel: {x} {y} is outside the image; x runs from 0 to {width - 1}, y from 0 to {height - 1}")
+    images = to_tensor(array)[None].to(model.mean.device)
+    found = Collector((x, y), (height, width), model.backbone.padded_size(height, width), images.device)
+    with evaluating(model), torch.no_grad():
+        prediction = best_class(model(images, watch=found)["out"][0]).cpu()
+        stages = {name: found.best(scores, model.align_corners) for name, scores in found.stages.items()}
+    attention = {
+        name: replace(seen, classes=_majorities(seen.boxes, prediction)) for name, seen in found.regions.items()
+    }
+    return Explanation(
+        array, (x, y), prediction, model.classes, model.palette, attention, found.local, found.masks, stages
+    )
+
+
+class Collector(Watch):
+    """Keeps what the blocks of a head tell of one pixel (x, y) of an image of `size`, which the network sees `padded`.
+
+    regions, local and masks are filled in the pass, and `stages` with scores [1, K, h, w]; `classes` of the regions
+    wait for the prediction and are 255.
+    """
+
+    def __init__(self, pixel: Pixel, size: Size, padded: Size, device: torch.device) -> None:
+        self.pixel, self.size, self.padded, self.device = pixel, size, padded, device
+        self.regions: dict[str, RegionAttention] = {}
+        self.local: dict[str, LocalAttention] = {}
+        self.masks: dict[str, Mask] = {}
+        self.stages: dict[str, Tensor] = {}
+
+    def attention(self, name: str, title: str, attended: Callable[[], Attended]) -> None:
+        """The weights of the pixel's position alone, and their cells in pixels of the image."""
+        seen = attended()
+        row, column = (self.pixel[1 - axis] * seen.queries[axis] // self.padded[axis] for axis in (0, 1))
+        position = row * seen.queries[1] + column
+        weights = seen.weights(torch.tensor([position], device=self.device))[0, 0].float().cpu().clone()
+        cells = seen.cells(position).cpu()
+        scale = torch.tensor([self.padded[1] / seen.keys[1], self.padded[0] / seen.keys[0]] * 2)
+        boxes = cells[:, [1, 0, 3, 2]] * scale
+        if seen.neighbours:
+            inside = (cells[:, :2] >= 0).all(1) & (cells[:, 2:] <= torch.tensor(seen.keys)).all(1)
+            k = math.isqrt(len(weights))
+            self.local[name] = LocalAttention(title, weights.view(k, k), boxes.view(k, k, 4), inside.view(k, k))
+        else:
+            boxes = torch.minimum(boxes, torch.tensor([self.size[1], self.size[0]] * 2, dtype=torch.float32))
+            unknown = torch.full((len(weights),), IGNORE)
+            self.regions[name] = RegionAttention(title, weights, boxes, seen.levels().cpu(), unknown)
+
+    def mask(self, name: str, title: str, mask: Callable[[], Tensor]) -> None:
+        self.masks[name] = Mask(title, without_padding(mask()[0], self.padded, self.size))
+
+    def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
+        self.stages[name] = scores()
+
+    def best(self, scores: Tensor, align_corners: bool) -> Tensor:
+        """Scores [1, K, h, w] of the padded image -> the best class of every pixel, int64 [H, W]."""
+        whole = resize(scores, self.padded, align_corners)[0, :, : self.size[0], : self.size[1]]
+        return best_class(whole).cpu()
+
+
+def pixels_of(image: str | Path | np.ndarray) -> np.ndarray:
+    """A file, or an RGB array, as uint8 [H, W, 3]. Raises `ValueError` for another array and an unreadable file."""
+    array = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"image: {array.dtype} {list(array.shape)}; give a path or an RGB array uint8 [H, W, 3]")
+    return array
+
+
+def without_padding(maps: Tensor, padded: Size, size: Size) -> Tensor:
+    """A map [C, h, w] of the padded image without the cells that lie in the padding alone, float32 on the CPU."""
+    height, width = (
+        -(-maps.shape[axis + 1] * size[axis] // padded[axis]) if size[axis] < padded[axis] else maps.shape[axis + 1]
+        for axis in (0, 1)
+    )
+    return maps[:, :height, :width].float().cpu().clone()
+
+
+def _majorities(boxes: Tensor, prediction: Tensor) -> Tensor:
+    """The commonest class in each box [S, 4] of a prediction [H, W]: int64 [S], 255 for an empty box."""
+    mask = prediction.numpy()
+    found = []
+    for left, top, right, bottom in boxes.round().long().tolist():
+        part = mask[top:bottom, left:right]
+        found.append(int(np.bincount(part.ravel()).argmax()) if part.size else IGNORE)
+    return torch.tensor(found)

@@ -1,0 +1,67 @@
+"""What every head is: its options, the stages it reads, its classifiers, and whom it tells what its blocks do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Generic, Self, TypeVar
+
+from torch import Tensor, nn
+
+from nonlocalseg.blocks.attended import Attended
+from nonlocalseg.values import value
+
+Features = Mapping[int, Tensor]
+"""Backbone features `[B, C, h, w]` by stage; 5 is the last."""
+
+
+@value
+class HeadOptions:
+    """The options of a head; every family adds its own fields."""
+
+    align_corners: bool = False
+    "Corners are aligned in every bilinear resize of the model, and in inference."
+
+    def idle(self) -> frozenset[str]:
+        """Names of the fields that have no effect with the others as they are."""
+        return frozenset()
+
+
+class Watch:
+    """Whom a head tells what its blocks do. This one does not listen; others override what they want to hear.
+
+    `name` is short, for files; `title` is for people. What is told is a function, so that silence costs nothing.
+    """
+
+    def attention(self, name: str, title: str, attended: Callable[[], Attended]) -> None:
+        """Weights of a block, with the cells that they belong to."""
+
+    def mask(self, name: str, title: str, mask: Callable[[], Tensor]) -> None:
+        """A mask `[B, C, h, w]` in [0, 1] over the whole image."""
+
+    def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
+        """Scores `[B, K, h, w]` of a classifier that looks at a step of the head without taking part in it."""
+
+
+SILENT = Watch()
+Options = TypeVar("Options", bound=HeadOptions)
+
+
+class Head(nn.Module, Generic[Options]):
+    """`{stage: [B, C, h, w]}` -> logits `[B, num_classes, h, w]` at the size of stage 5.
+
+    `stages` lists the stages it reads, `classifiers` the attributes that are made anew for other classes.
+    """
+
+    classifiers: ClassVar[tuple[str, ...]] = ("classifier",)
+    stages: tuple[int, ...] = (5,)
+
+    @classmethod
+    def build(cls, options: Options, channels: Mapping[int, int], num_classes: int) -> Self:
+        """The head for stages of these `channels`. Raises ValueError for what cannot be built."""
+        raise NotImplementedError
+
+    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+        raise NotImplementedError
+
+    def fold(self) -> None:
+        """Turn what the head alone knows how to fold into its folded form; norms and W_o are folded before."""

@@ -1,0 +1,136 @@
+"""The papers' baseline, alone or with NB or APNB behind its first convolution (ANN, Table 6); the auxiliary head too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.non_local import NonLocal
+from nonlocalseg.heads.attending import (
+    AttentionOptions,
+    JoinOptions,
+    SamplingOptions,
+    SharedKeyOptions,
+    non_local,
+)
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.values import Count, Natural, NotNegative, value
+
+
+@value
+class FCNOptions(HeadOptions):
+    """3x3 convolutions and a classifier."""
+
+    channels: Count = 512
+    "Channels of the 3x3 convolutions."
+    convs: Natural = 1
+    "Number of 3x3 convolutions."
+    conv_bias: bool = True
+    "The 3x3 convolutions have a bias."
+    combine: bool = False
+    "One more 3x3 convolution over cat(stage 5, result)."
+    dropout: NotNegative = 0.1
+    "Dropout before the classifier."
+
+    def idle(self) -> frozenset[str]:
+        return frozenset(_idle_convs(self, True))
+
+
+@value
+class NonLocalOptions(FCNOptions, AttentionOptions, JoinOptions, SharedKeyOptions):
+    """NB behind the first convolution."""
+
+    between: bool = True
+    "3x3 convolutions around the block; without, it sees stage 5 itself."
+    context_norm: bool = False
+    "Batch norm behind W_o, for output residual or cat."
+
+    def idle(self) -> frozenset[str]:
+        return frozenset(_idle_convs(self, self.between) | self.idle_join())
+
+
+@value
+class APNBOptions(FCNOptions, AttentionOptions, JoinOptions, SharedKeyOptions, SamplingOptions):
+    """APNB behind the first convolution."""
+
+    between: bool = True
+    "3x3 convolutions around the block; without, it sees stage 5 itself."
+
+    def idle(self) -> frozenset[str]:
+        return frozenset(_idle_convs(self, self.between) | self.idle_join())
+
+
+class FCNHead(Head[FCNOptions]):
+    """3x3 convolutions on one stage, an optional context block behind the first, dropout and a 1x1 classifier.
+
+    The papers' baseline, and with `context` the baseline + NB or + APNB of ANN's Table 6. `combine` is a 3x3
+    convolution over cat(stage, result), as in mmsegmentation's FCN and NL heads. It is the auxiliary head too.
+    """
+
+    def __init__(
+        self,
+        convs: list[ConvNormAct],
+        classifier: nn.Conv2d,
+        context: NonLocal | None = None,
+        combine: ConvNormAct | None = None,
+        dropout: float = 0.0,
+        stage: int = 5,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.context = context
+        self.combine = combine
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = classifier
+        self.stages = (stage,)
+
+    @classmethod
+    def build(cls, options: FCNOptions, channels: Mapping[int, int], num_classes: int) -> Self:
+        stage, width = channels[5], options.channels
+        around = not isinstance(options, (NonLocalOptions, APNBOptions)) or options.between
+        widths = [stage, *(width for _ in range(options.convs if around else 0))]
+        convs = [ConvNormAct(before, width, 3, bias=options.conv_bias) for before in widths[:-1]]
+        block = _context(options, widths[-1])
+        out = widths[-1] if block is None else block.out_channels
+        combine = ConvNormAct(stage + out, width, 3, bias=options.conv_bias) if options.combine else None
+        classifier = nn.Conv2d(width if combine is not None else out, num_classes, 1)
+        return cls(convs, classifier, block, combine, options.dropout)
+
+    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+        x = out = features[self.stages[0]]
+        for conv in self.convs[:1]:
+            out = conv(out)
+        if self.context is not None:
+            block, seen = self.context, out
+            watch.attention("context", "the context block", lambda: block.attended(seen))
+            out = block(out)
+        for conv in self.convs[1:]:
+            out = conv(out)
+        if self.combine is not None:
+            out = self.combine(torch.cat([x, out], dim=1))
+        return self.classifier(self.dropout(out))
+
+
+def _idle_convs(options: FCNOptions, around: bool) -> set[str]:
+    """What the 3x3 convolutions read, where there are none."""
+    idle = set() if around else {"convs"}
+    return idle if options.combine or (around and options.convs) else idle | {"channels", "conv_bias"}
+
+
+def _context(options: FCNOptions, channels: int) -> NonLocal | None:
+    if isinstance(options, APNBOptions):
+        return non_local(options, channels, options.output, options.fuse_bias, options.share_key_query, options)
+    if isinstance(options, NonLocalOptions):
+        return non_local(
+            options,
+            channels,
+            options.output,
+            options.fuse_bias,
+            options.share_key_query,
+            context_norm=options.context_norm,
+        )
+    return None

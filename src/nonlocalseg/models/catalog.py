@@ -1,0 +1,50 @@
+"""The models by name: which head, with which options; a new head is one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nonlocalseg.heads.ann import (
+    AFNBOptions,
+    ANNHead,
+    ANNOptions,
+    FNBNonLocalOptions,
+    FNBOptions,
+    FusionNonLocalOptions,
+    FusionOptions,
+)
+from nonlocalseg.heads.base import Head, HeadOptions
+from nonlocalseg.heads.fcn import APNBOptions, FCNHead, FCNOptions, NonLocalOptions
+from nonlocalseg.heads.gald import GALDHead, GALDOptions
+
+
+@dataclass(frozen=True)
+class Model:
+    """A key of `MODELS`: the head, and its options as they are unless others are given."""
+
+    description: str
+    head: type[Head]
+    options: HeadOptions
+
+
+MODELS: dict[str, Model] = {
+    "fcn": Model("the papers' baseline", FCNHead, FCNOptions()),
+    "nonlocal": Model("baseline + NB", FCNHead, NonLocalOptions()),
+    "apnb": Model("baseline + APNB", FCNHead, APNBOptions()),
+    "fusion": Model("baseline + common fusion", ANNHead, FusionOptions()),
+    "fnb": Model("baseline + FNB", ANNHead, FNBOptions()),
+    "afnb": Model("baseline + AFNB", ANNHead, AFNBOptions()),
+    "fusion_nonlocal": Model("common fusion + NB", ANNHead, FusionNonLocalOptions()),
+    "fnb_nonlocal": Model("FNB + NB", ANNHead, FNBNonLocalOptions()),
+    "ann": Model("AFNB + APNB, the full network of ANN", ANNHead, ANNOptions()),
+    "psp": Model(
+        "pyramid pooling alone", GALDHead, GALDOptions(aggregate="psp", distribute="none", aggregate_stride=1)
+    ),
+    "aspp": Model(
+        "atrous pyramid alone", GALDHead, GALDOptions(aggregate="aspp", distribute="none", aggregate_stride=1)
+    ),
+    "cgnl": Model("compact generalised non-local alone", GALDHead, GALDOptions(aggregate="cgnl", distribute="none")),
+    "gald": Model("any aggregation with any distribution, in three arrangements", GALDHead, GALDOptions()),
+    "galdv1": Model("CGNL + LDv1", GALDHead, GALDOptions(aggregate="cgnl", distribute="ldv1")),
+    "galdv2": Model("ASPP + LDv2", GALDHead, GALDOptions(aggregate="aspp", distribute="ldv2")),
+}

@@ -1,0 +1,59 @@
+"""Models on disk: `config.json` beside `model.safetensors`, written whole and checked when read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from nonlocalseg.choices import pick
+from nonlocalseg.files import write_text, writing
+from nonlocalseg.models.catalog import MODELS
+from nonlocalseg.models.config import FORMAT_VERSION, ModelConfig
+from nonlocalseg.values import from_plain, plain
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def write_model(config: ModelConfig, state: dict[str, Tensor], folder: str | Path) -> Path:
+    """Write `config.json` and `model.safetensors` to `folder`, weights first, so that a folder with a config is whole."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    with writing(folder / WEIGHTS) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+    content = {"format_version": FORMAT_VERSION, **plain(config)}
+    write_text(folder / CONFIG, json.dumps(content, indent=1) + "\n")
+    return folder
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The checked content of `config.json`."""
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): copy the model folder again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no names and values: it was not written by this library")
+    for name in ("format_version", "model", "backbone", "classes", "palette", "mean", "std", "options"):
+        if name not in content:
+            raise ValueError(f"{path} lacks {name!r}: it was not written by this library")
+    version = content.pop("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format {version}, this version reads {FORMAT_VERSION}: upgrade nonlocalseg")
+    model = MODELS[pick(f"model in {path}", str(content["model"]), MODELS)]
+    options = from_plain(type(model.options), content.pop("options"), f"{path}: options")
+    return from_plain(ModelConfig, {**content, "options": options}, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; `ValueError` in one line where it is corrupt."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is corrupt ({error}): copy or save the model again") from error

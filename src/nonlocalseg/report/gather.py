@@ -1,0 +1,173 @@
+"""What the page tells: a run's plan, model and curves, its images, and its evaluation, measured here where there is none."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.source import DataSource
+from nonlocalseg.evaluation.results import Evaluation
+from nonlocalseg.evaluation.scoring import evaluate
+from nonlocalseg.inference.predictor import predict
+from nonlocalseg.inference.view import WHOLE, View
+from nonlocalseg.models.hub import from_pretrained
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.storage import CONFIG
+from nonlocalseg.training.folder import RECIPE
+from nonlocalseg.training.plan import Plan, read_plan
+from nonlocalseg.values import changed, from_plain, names_of
+
+Curve = tuple[list[float], list[float]]  # steps, values
+Curves = Mapping[str, Mapping[str, Curve]]
+"""Column of metrics.csv -> phase ("" where there is one) -> curve; empty columns are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The data that the model is measured on: its images in the order of the evaluation."""
+
+    source: DataSource
+    parts: list[SegmentationDataset]
+
+    @property
+    def items(self) -> list[tuple[SegmentationDataset, int]]:
+        return [(part, index) for part in self.parts for index in range(len(part))]
+
+    @property
+    def names(self) -> list[str]:
+        return [part.name(index) for part, index in self.items]
+
+    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 [H, W, 3] and label uint8 [H, W], 255 where nothing is labelled."""
+        part, index = self.items[row]
+        image, label = part.read(index)
+        assert label is not None  # the source was asked for labelled images
+        return image, label
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that the sections read."""
+
+    run: Path
+    plan: Plan
+    model: Segmenter
+    measured: Measured
+    evaluation: Evaluation
+    curves: Curves
+    device: torch.device
+
+    @property
+    def view(self) -> View:
+        """How the model saw the images in the evaluation."""
+        return view_of(self.evaluation)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """int64 [H, W], seen as in the evaluation."""
+        return predict(self.model, image, self.view).mask.numpy()
+
+
+def open_run(run: Path) -> Plan:
+    """The plan of a run with a trained model. Raises FileNotFoundError that says what RUN lacks."""
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: there is no such run; give the folder that `nonlocalseg train` wrote")
+    if not (run / RECIPE).is_file():
+        raise FileNotFoundError(f"{run} is no run, it holds no {RECIPE}; give the folder that `train` wrote")
+    if not (run / "model" / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{run} holds no model/ yet; go on with `nonlocalseg train --resume {run}` until its first checkpoint"
+        )
+    return read_plan(run / RECIPE)
+
+
+def open_measured(run: Path, plan: Plan, given: Mapping[str, object]) -> Measured:
+    """The data to measure on: the fields of `DataSource` that are given, and for the rest what was validated on last.
+
+    Raises ValueError and FileNotFoundError that name the option which would help.
+    """
+    given = {name: item for name, item in given.items() if item is not None}
+    last = plan.phases[-1]
+    own = last.source(last.val_split or "") if given.get("data", last.data) == last.data else DataSource()
+    source = changed(own, given)
+    source = changed(source, {"data_options": {**own.data_options, **source.data_options}})
+    if not source.split:
+        raise ValueError(f"--split: {run} was trained without validation; say what to measure on, such as --split test")
+    try:
+        return Measured(source, source.labelled("report on"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; if the data has moved, say where it is with --root DIR") from None
+    except ValueError as error:
+        raise ValueError(f"{error} (--data, --root, --split and --data-options say what to measure on)") from None
+
+
+def find_evaluation(run: Path, model: Segmenter, measured: Measured) -> Evaluation | None:
+    """The evaluation of these images in RUN/evaluation: the plainest setting before the others, the newest of each.
+
+    Passed over are those that are older than the weights, of other images or classes, or unreadable.
+    """
+    found: list[tuple[bool, float, Evaluation]] = []
+    for path in sorted((run / "evaluation").glob("*.json")):
+        time = path.stat().st_mtime
+        if path.stem.endswith("-comparison") or time < (run / "model" / CONFIG).stat().st_mtime:
+            continue
+        try:
+            evaluation = Evaluation.read(path)
+            view = view_of(evaluation)
+        except (ValueError, FileNotFoundError):
+            continue
+        of = evaluation.settings.get("data"), evaluation.settings.get("split"), evaluation.classes
+        names = [row["name"] for row in evaluation.images]
+        if of == (measured.source.data, measured.source.split, model.classes) and names == measured.names:
+            found.append((view.economical == WHOLE.economical, time, evaluation))
+    return max(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def view_of(evaluation: Evaluation) -> View:
+    """How the model saw the images; ValueError for settings that this version does not know."""
+    known = {name: evaluation.settings[name] for name in names_of(View) if name in evaluation.settings}
+    return from_plain(View, known, evaluation.stem)
+
+
+def gather_findings(
+    run: Path, plan: Plan, measured: Measured, device: torch.device, workers: int | None, progress: bool
+) -> Findings:
+    """Load the model, and evaluate it, boundaries included, where RUN/evaluation does not hold that yet."""
+    model = from_pretrained(run).to(device)
+    evaluation = find_evaluation(run, model, measured)
+    if evaluation is None:
+        evaluation = evaluate(
+            run,
+            measured.source,
+            boundary=True,
+            device=str(device),
+            workers=workers,
+            out=run / "evaluation",
+            progress=progress,
+        )
+    return Findings(run, plan, model, measured, evaluation, read_curves(run, len(plan.phases)), device)
+
+
+def read_curves(run: Path, phases: int) -> Curves:
+    """The columns of metrics.csv, of each phase where there are several; nothing where a file is missing."""
+    files = {"": run / "metrics.csv"}
+    if phases > 1:
+        files = {f"phase {n}": run / f"phase-{n}" / "metrics.csv" for n in range(1, phases + 1)}
+    curves: dict[str, dict[str, Curve]] = {}
+    for phase, path in files.items():
+        if not path.is_file():
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if name != "step" and value and math.isfinite(float(value)):
+                        steps, values = curves.setdefault(name, {}).setdefault(phase, ([], []))
+                        steps.append(float(row["step"]))
+                        values.append(float(value))
+    return curves

@@ -1,0 +1,173 @@
+"""From options to a trained model in a run folder: `train()`; resuming, repeating and starting from older models."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from nonlocalseg.models.hub import from_pretrained
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.runtime import device_count, rank, worker_count
+from nonlocalseg.training.folder import RECIPE, RunFolder
+from nonlocalseg.training.loggers import check_installed
+from nonlocalseg.training.plan import Plan, resolve
+from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
+from nonlocalseg.values import changed
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """What `train` leaves behind. `miou` is that of the saved model on the validation split, None without one."""
+
+    folder: Path
+    model: Segmenter = field(repr=False)
+    miou: float | None
+    step: int
+
+
+def train(
+    recipe: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+    **changes: object,
+) -> TrainingRun:
+    """Train a model on a data set, from a recipe or from the options alone.
+
+    The options are the fields of `Phase` and `Plan`; one that is not given comes from the recipe, or is the default
+    there. Two runs with the same options on the same machine end with the same weights. Mistakes raise ValueError or
+    OSError in one line.
+
+    Args:
+        recipe: a recipe's name (`nonlocalseg list recipes`), or the recipe.yaml of a run that is to be repeated.
+        out: folder of the run; by default runs/DATA-MODEL-BACKBONE, with a number where that exists.
+        resume: folder of an interrupted run, continued with its own options; those given here replace them.
+        progress: show progress.
+        changes: options by name, such as data="folder", root="my-images", steps=2000. Where a recipe has several data
+            sets, root is the folder that holds one for each, by its name.
+    """
+    plan, folder = planned(recipe, out, resume, changes)
+    plan = _on_this_machine(plan)
+    console = Console(quiet=not progress or rank() > 0)
+    with _quiet_lightning():
+        return _run(plan, folder, console)
+
+
+def planned(
+    recipe: str | Path | None, out: str | Path | None, resume: str | Path | None, changes: Mapping[str, object]
+) -> tuple[Plan, RunFolder]:
+    """What `train` does with these arguments, and where; nothing is made yet. Raises what `train` raises for them."""
+    if resume is not None and (recipe is not None or out is not None):
+        raise ValueError("--resume RUN continues a run with its own options: leave out the recipe and --out")
+    given = {name: value for name, value in changes.items() if value is not None}
+    plan = resolve(recipe if resume is None else Path(resume) / RECIPE, given)
+    plan = _with_saved_model(plan, given)
+    name = f"{plan.phases[-1].data}-{plan.model}-{plan.backbone}"
+    return plan, RunFolder(out, resume, name, len(plan.phases))
+
+
+def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
+    """With --init-from, model and backbone are those of the saved model; ValueError where others are asked for."""
+    if plan.init_from is None:
+        return plan
+    config = from_pretrained(plan.init_from).config
+    if config is None:
+        raise ValueError(f"{plan.init_from} does not say which model it is: save it with save_pretrained")
+    found = {"model": config.model, "backbone": config.backbone}
+    for name, value in found.items():
+        asked = given.get(name, getattr(plan, name) if plan.recipe else value)
+        if asked != value:
+            raise ValueError(f"{plan.init_from} has {name} {value}, not {asked}: leave out --{name}, or --init-from")
+    known, options = {"wiring": config.wiring, **config.flat()}, given.get("model_options")
+    for name, asked in options.items() if isinstance(options, Mapping) else ():
+        if _listed(asked) != known.get(name):
+            raise ValueError(
+                f"{plan.init_from} has {name} {known.get(name)}, not {asked}: leave out {name}, or --init-from"
+            )
+    return changed(plan, found)
+
+
+def _listed(value: object) -> object:
+    """Tuples as the lists that JSON keeps."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _on_this_machine(plan: Plan) -> Plan:
+    """The plan with what depends on the machine filled in; ValueError for combinations that cannot work here."""
+    check_installed(plan.logger)
+    found: dict[str, object] = {"workers": worker_count(plan.workers)}
+    if plan.sync_batchnorm is None:
+        found["sync_batchnorm"] = torch.cuda.is_available() and device_count(plan.devices) > 1
+    plan = changed(plan, found)
+    if torch.cuda.is_available():
+        return plan
+    if plan.precision == "16":
+        raise ValueError("precision 16 needs a GPU: use --precision bf16 or 32 on the CPU")
+    if plan.sync_batchnorm:
+        raise ValueError("sync_batchnorm needs GPUs: leave it out")
+    if plan.precision == "bf16" and plan.channels_last:
+        # torch 2.15 returns weight gradients of 1e28 for dilated depthwise convolutions, about one step in 80
+        raise ValueError("precision bf16 with channels_last breaks gradients on the CPU: leave out one of the two")
+    return plan
+
+
+def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
+    """Run the phases of `plan` one after the other; each starts from the last weights of the one before.
+
+    A phase of several that has written its last weights is over.
+    """
+    source, fitted, final = plan.init_from, None, len(plan.phases) - 1
+    for index, phase in enumerate(plan.phases):
+        if not (folder.resumed and index < final and folder.last(index).is_dir()):
+            folder.checkpoint(index)  # says what is missing before a model is made
+            model = start_model(plan, phase, source)
+            with _claimed(folder, console):
+                fitted = fit_phase(plan, index, model, folder, console)
+        source = str(folder.last(index))
+    assert isinstance(fitted, Fitted)  # the last phase always runs
+    saved = from_pretrained(folder.phase(final) / "model")
+    if folder.several and rank() == 0:
+        saved.save_pretrained(folder.path / "model")
+    console.print(f"saved {folder.path / 'model'}, the weights of step {fitted.best_step}", highlight=False)
+    return TrainingRun(folder.path, saved, fitted.best, fitted.step)
+
+
+@contextmanager
+def _claimed(folder: RunFolder, console: Console) -> Iterator[None]:
+    """The folder, made; gone again after a failure that leaves nothing to go on from."""
+    folder.claim()
+    try:
+        yield
+    except BaseException as error:
+        kept = folder.holds_checkpoints()
+        if not kept:
+            folder.discard()
+        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+            cure = f"continue with --resume {folder.path}" if kept else "nothing was saved yet: start again"
+            console.print(f"interrupted; {cure}", highlight=False)
+        raise
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's tips and warnings: ours say what a user can act on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=".*lightning.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,189 @@
+"""One phase on Lightning's Trainer: the model it starts from, memory savings, and what a resumed run must agree on."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from rich.console import Console
+from timm.layers import convert_sync_batchnorm
+
+from nonlocalseg.models.creation import create_model
+from nonlocalseg.models.hub import from_pretrained
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.recipes.schema import Phase
+from nonlocalseg.training.callbacks import Average, Checkpoints, MetricsFile, ProgressBar, RecipeFile, SameFolder
+from nonlocalseg.training.data import SegmentationData, mix_seed
+from nonlocalseg.training.folder import RunFolder
+from nonlocalseg.training.loggers import logging_to
+from nonlocalseg.training.module import SegmentationTraining
+from nonlocalseg.training.plan import Plan
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""As Lightning calls them."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a phase: its best validation mIoU, the step of that, and the last step."""
+
+    best: float | None
+    best_step: int
+    step: int
+
+
+def start_model(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
+    """The model before the first step, for the classes of the phase's data.
+
+    From the saved model `source` where there is one, with new classifiers if its classes are others.
+    """
+    data = phase.open()[0]
+    lightning.seed_everything(plan.seed, verbose=False)
+    if source is None:
+        options: dict[str, Any] = dict(plan.model_options)
+        return create_model(
+            plan.model,
+            backbone=plan.backbone,
+            classes=data.classes,
+            palette=data.palette,
+            pretrained=plan.pretrained,
+            backbone_weights=plan.backbone_weights,
+            **options,
+        )
+    model = from_pretrained(source)
+    if tuple(model.classes) != tuple(data.classes):
+        model = from_pretrained(source, classes=data.classes, palette=data.palette)
+    return model.train()
+
+
+def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, console: Console) -> Fitted:
+    """Train `model` through phase `index` of `plan`; where the folder holds a checkpoint to resume from, from there on.
+
+    It is left with the weights of the last step, or their average where the phase has one; of several phases each saves
+    that as `last`.
+    """
+    phase, seed = plan.phases[index], mix_seed(plan.seed, index)
+    checkpoint = folder.checkpoint(index)
+    if checkpoint is not None:
+        check_resumable(checkpoint, model.classes, phase)
+    save_memory(model, plan)
+    if plan.sync_batchnorm:
+        convert_sync_batchnorm(model)  # timm's: torch's, which Lightning takes, drops the activation in timm's norms
+    red, green, blue = model.mean.flatten().tolist()
+    images = SegmentationData(phase, (red, green, blue), seed, plan.workers, plan.accumulate)
+    module = SegmentationTraining(model, phase, seed, plan.channels_last)
+    average = Average(phase.ema) if phase.ema else None
+    keeper = Checkpoints(folder, index, average, _identity(model.classes, phase))
+    callbacks = [
+        SameFolder(folder),
+        RecipeFile(folder, plan),
+        MetricsFile(folder, index, model.classes),
+        *([average] if average else []),
+        keeper,
+        ProgressBar(console),
+    ]
+    place = folder.phase(index) if folder.named else None
+    options = _trainer_options(plan, phase)
+    with _determinism_restored(), logging_to(plan, index, folder) as loggers:
+        trainer = lightning.Trainer(**options, callbacks=callbacks, logger=loggers, default_root_dir=place)
+        console.print(_summary(plan, index, model, images, place), highlight=False)
+        trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        if average:
+            average.on_train_end(trainer, module)  # Lightning leaves it out where no step was left to do
+    if folder.several:
+        if trainer.is_global_zero:
+            model.save_pretrained(folder.last(index))
+        trainer.strategy.barrier()
+    return Fitted(keeper.best, keeper.best_step, trainer.global_step)
+
+
+def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
+    return dict(
+        max_steps=phase.steps,
+        max_epochs=-1,
+        min_epochs=0,
+        devices=plan.devices,
+        precision=PRECISIONS[plan.precision],
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=phase.gradient_clip,
+        deterministic="warn" if plan.deterministic and torch.cuda.is_available() else None,
+        val_check_interval=phase.interval * plan.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if phase.val_split else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # DrawOrder knows the ranks
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def _determinism_restored() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def save_memory(model: Segmenter, plan: Plan) -> None:
+    """Memory format and gradient checkpointing."""
+    if plan.channels_last:
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    if plan.checkpointing:
+        switch = getattr(model.backbone.body, "set_grad_checkpointing", None)
+        if switch is None:
+            raise ValueError(f"backbone {plan.backbone} cannot recompute activations: leave out --checkpointing")
+        switch(True)
+
+
+def _identity(classes: tuple[str, ...], phase: Phase) -> dict[str, Any]:
+    """What a checkpoint says of itself, so that nothing else goes on from it."""
+    return {"classes": list(classes), "optimizer": phase.optimizer, "average": phase.ema is not None}
+
+
+def check_resumable(checkpoint: Path, classes: tuple[str, ...], phase: Phase) -> None:
+    """ValueError where the checkpoint cannot be read or was made for other classes, by another optimizer, or without
+    the average that the phase has."""
+    try:
+        ours = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["nonlocalseg"]
+        stored, optimizer, averaged = ours["classes"], ours["optimizer"], ours["average"]
+    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError, OSError) as error:
+        raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy of it") from error
+    if len(stored) != len(classes):
+        raise ValueError(
+            f"{checkpoint} was trained for {len(stored)} classes and the data has {len(classes)}: resume with "
+            "the run's own data, or start a new run with --init-from"
+        )
+    if optimizer != phase.optimizer:
+        raise ValueError(
+            f"{checkpoint} holds the state of {optimizer}, which {phase.optimizer} cannot go on from: leave out "
+            "--optimizer, or start a new run with --init-from"
+        )
+    if averaged != (phase.ema is not None):
+        raise ValueError(
+            f"{checkpoint} holds {'an' if averaged else 'no'} average of the weights: leave out --ema, or start a new "
+            "run with --init-from"
+        )
+
+
+def _summary(plan: Plan, index: int, model: Segmenter, images: SegmentationData, place: Path | None) -> str:
+    phase = images.phase
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    validated = f"{len(images.val_images)} to validate on" if images.val_images is not None else "no validation"
+    start = "" if index or plan.pretrained or plan.backbone_weights or plan.init_from else ", from random weights"
+    number = f"phase {index + 1} of {len(plan.phases)}: " if len(plan.phases) > 1 else ""
+    return (
+        f"{number}{plan.model} on {plan.backbone} ({parameters:.1f} M parameters{start}); {phase.data}: "
+        f"{len(images.train_images)} images to train on, {validated}; {phase.steps} steps of {phase.batch_size} "
+        f"-> {place}"
+    )

@@ -1,0 +1,95 @@
+"""The folder of a run: whose it may be, its name, and that all processes agree on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nonlocalseg.training.folder import RunFolder
+from nonlocalseg.training.runs import train
+
+
+def test_folder_of_another_run_is_not_touched(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"run is not empty: continue it with --resume .*run, or choose another --out"):
+        run()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_output_below_a_file(tmp_path, small):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(
+            ValueError, match=r"file is a file, so .* cannot be a folder; choose another --out"
+        ) as error:
+            train(out=out, **small)
+        assert "\n" not in str(error.value)
+
+
+def test_unwritable_output(tmp_path, small):
+    """In a process of its own, which is not root."""
+    (tmp_path / "closed").mkdir(mode=0o500)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from nonlocalseg.training.runs import train\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setuid(65534)\n"
+        "try:\n"
+        f"    train(out={str(tmp_path / 'closed/run')!r}, **{small!r})\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    shown = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    assert "may not be written; choose another --out" in shown
+    assert len(shown.splitlines()) == 1
+    assert not list((tmp_path / "closed").iterdir())
+
+
+def test_fresh_names(tmp_path, small, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small.update(steps=1, val_split="none")
+    names = [train(**small).folder.as_posix() for _ in range(2)]
+    assert names == ["runs/synthetic-ann-mobilenetv2_035", "runs/synthetic-ann-mobilenetv2_035-2"]
+
+
+def test_runs_that_begin_at_the_same_time_take_different_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [RunFolder(None, None, "camvid-ann/x", 1) for _ in range(2)]
+    assert not list(tmp_path.iterdir())
+    for folder in folders:
+        folder.claim()
+    assert [folder.path for folder in folders] == [Path("runs/camvid-ann-x"), Path("runs/camvid-ann-x-2")]
+
+
+def test_a_failed_start_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(None, None, "name", 2)
+    folder.claim()
+    assert not folder.holds_checkpoints()
+    (folder.phase(1) / "checkpoints").mkdir(parents=True)
+    (folder.phase(1) / "checkpoints/last.ckpt").touch()
+    assert folder.holds_checkpoints()
+    folder.discard()
+    assert not Path("runs/name").exists()
+    assert RunFolder(None, tmp_path, "", 1).holds_checkpoints()  # of a resumed run everything is kept
+
+
+def test_a_further_process_is_told_the_name(tmp_path, monkeypatch):
+    """It makes and removes nothing, and does not mind what the first one has written."""
+    monkeypatch.setenv("RANK", "1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.yaml").touch()
+    assert RunFolder(tmp_path / "run", None, "", 1).path == tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(None, None, "name", 1)
+    folder.claim()
+    assert not folder.named
+    assert not Path("runs").exists()
+    folder.agree("runs/name")
+    folder.discard()
+    assert (folder.phase(0), folder.recipe) == (Path("runs/name"), Path("runs/name/recipe.yaml"))
