@@ -202,7 +202,7 @@ def one_line(error: ValidationError, cls: type) -> str:
         return f"{name}: unknown option {str(first['loc'][-1])!r}"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown option {name!r}: {hint(name, names_of(cls))}"
-    if first["type"] in ("missing", "missing_keyword_only_argument"):
+    if len(first["loc"]) == 1 and first["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{name} is missing"
     return f"{name}: {_reason(first, first['input'])}"
 
@@ -221,7 +221,9 @@ def _reason(first: Mapping[str, Any], given: object) -> str:
         edge = format(context.get("le", context.get("lt")), "g")
         return f"{found}; give {f'{edge} or less' if kind.endswith('equal') else f'less than {edge}'}"
     if kind in ("missing", "too_short", "too_long") and isinstance(given, (list, tuple)):
-        return f"{' '.join(map(str, given))} is {len(given)} values; give another number of them"
+        index = first["loc"][-1] if first["loc"] else 0
+        wanted = context.get("max_length", context.get("min_length", index + 1 if isinstance(index, int) else 1))
+        return f"{' '.join(map(str, given))} is {len(given)} value{'s' if len(given) > 1 else ''}; give {wanted}"
     kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text"}
     kinds |= {
         "tuple": "a list",

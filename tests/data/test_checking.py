@@ -149,3 +149,13 @@ def test_real_camvid_is_clean(shared: Path) -> None:
     assert not report.problems
     assert not report.notes
     assert report.splits[0].images == 101
+
+
+def test_a_data_set_without_one_usable_mask_is_reported(tmp_path):
+    """0/255 masks with a class map that knows neither: every problem is named, and nothing divides by zero."""
+    for split in ("train", "val"):
+        images.write_image(tmp_path / "images" / split / "a.png", np.zeros((8, 8, 3), np.uint8))
+        images.write_mask(tmp_path / "masks" / split / "a.png", np.full((8, 8), 255, np.uint8))
+    (tmp_path / "classes.yaml").write_text("masks: {1: road, 2: car}\n")
+    report = check_dataset(DataSource(data="folder", root=str(tmp_path)))
+    assert "0/255 mask: 2" in report.text()

@@ -206,3 +206,14 @@ def test_head_that_needs_a_missing_stage():
     model.backbone.channels.pop(1)
     with pytest.raises(ValueError, match="the head needs stage 1"):
         nls.Segmenter(model.backbone, head, None, model.classes, model.palette)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34"])
+def test_mmsegmentation_dilates_one_convolution_of_a_small_resnets_blocks(backbone):
+    def dilations(**options):
+        body = nls.create_model("fcn", backbone, num_classes=2, **options).backbone.body
+        return [block.conv2.dilation[0] for block in body.layer4]
+
+    assert set(dilations(wiring="mmseg")) == {1}
+    assert max(dilations()) == 4
+    assert max(dilations(wiring="mmseg", dilate_second=True)) == 4

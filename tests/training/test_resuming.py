@@ -38,6 +38,16 @@ def test_resumed_run_equals_uninterrupted_run(run, tmp_path, monkeypatch, option
     assert [line.split(",")[0] for line in rows[0]] == [line.split(",")[0] for line in rows[1]]
 
 
+def test_a_resumed_run_takes_other_rates_and_decays(run, tmp_path):
+    """They are in the checkpoint too, which must not win over what is asked for."""
+    done = run(steps=4, val_every=2)
+    train(resume=done.folder, steps=6, rate=0.02, weight_decay=0.3, progress=False)
+    groups = checkpoint(done.folder)["optimizer_states"][0]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.02, 0.2}
+    assert {group["weight_decay"] for group in groups} == {0.3}
+    assert checkpoint(done.folder)["lr_schedulers"][0]["base_lrs"] == [group["initial_lr"] for group in groups]
+
+
 def test_finished_run_with_an_average_stays_as_it_is(run):
     done = run(ema=0.9, steps=3, val_every=3)
     again = train(resume=done.folder, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,43 @@ def test_runs_that_begin_at_the_same_time_take_different_names(tmp_path, monkeyp
     for folder in folders:
         folder.claim()
     assert [folder.path for folder in folders] == [Path("runs/camvid-ann-x"), Path("runs/camvid-ann-x-2")]
+
+
+def test_a_failing_run_removes_what_it_made_and_nothing_else(tmp_path, small, monkeypatch):
+    def disturb(*_: object) -> None:
+        (tmp_path / "run/notes.txt").write_text("mine")
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr("nonlocalseg.training.module.SegmentationTraining.training_step", disturb)
+    with pytest.raises(ValueError, match="broken on purpose"):
+        train(out=tmp_path / "run", **small)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path):
+    first, second = (RunFolder(tmp_path / "run", None, "", 1) for _ in range(2))
+    first.claim()
+    with pytest.raises(ValueError, match=r"run is being written by another run .process \d+ on .*: wait for it"):
+        second.claim()
+    with pytest.raises(ValueError, match="is being written by another run"):
+        RunFolder(None, tmp_path / "run", "", 1).claim()
+    first.release()
+    second.claim()
+    second.release()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_that_was_killed_at_once_is_in_nobodys_way(tmp_path, small):
+    """It left a lock, a recipe and no checkpoint; its process is gone."""
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    (tmp_path / "run/tensorboard").mkdir(parents=True)
+    (tmp_path / "run/recipe.yaml").write_text("old")
+    (tmp_path / "run/running.lock").write_text(f"{ended.stdout.strip()} {socket.gethostname()}")
+    done = train(out=tmp_path / "run", **{**small, "steps": 1, "val_split": "none"})
+    assert (done.folder / "recipe.yaml").read_text() != "old"
+    assert not (done.folder / "running.lock").exists()
 
 
 def test_a_failed_start_leaves_nothing(tmp_path, monkeypatch):

@@ -78,6 +78,9 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else BAD_INPUT
+    if words[0] == "help":
+        words = [*words[1:2], "--help"]
+        return _run(words)
     if words[0] == "--version":
         from nonlocalseg import __version__
 
@@ -102,7 +105,7 @@ def _overview() -> str:
             "",
             *verbs,
             "",
-            f"{PROGRAM} VERB --help explains the options of a verb; {PROGRAM} --version tells the version.",
+            f"{PROGRAM} help VERB, or VERB --help, explains the options of a verb; {PROGRAM} --version tells the version.",
             f"Nothing at hand yet? Try: {PROGRAM} demo",
         ]
     )

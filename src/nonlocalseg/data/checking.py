@@ -85,7 +85,7 @@ class Report:
             lines.append("classes, share of the labelled pixels")
             for name, share in zip(self.classes, self.frequencies, strict=True):
                 lines.append(f"  {name:{width}} {100 * share:7.3f} %  {'#' * round(50 * share)}")
-            total = sum(split.ignored + sum(split.pixels) for split in self.splits)
+            total = max(1, sum(split.ignored + sum(split.pixels) for split in self.splits))
             lines.append(
                 f"  {'(ignored)':{width}} {100 * sum(s.ignored for s in self.splits) / total:7.3f} % of all pixels"
             )

@@ -58,7 +58,7 @@ def resolve(
     chosen_wiring = cast(Wiring, pick("wiring", wiring, WIRINGS))
     for name in given:
         _check_known(name, model, (*own, *network))
-    chosen = {**wired(chosen_wiring, model), **given}
+    chosen = {**wired(chosen_wiring, model, backbone), **given}
     head = changed(start, {name: item for name, item in chosen.items() if name in own})
     beside: dict[str, Any] = {name: item for name, item in chosen.items() if name in network}
     mean, std = normalisation(backbone)

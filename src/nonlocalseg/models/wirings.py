@@ -59,6 +59,17 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
 }
 
 
-def wired(wiring: Wiring, model: str) -> Mapping[str, Any]:
-    """Every option that `wiring` sets for `model`; a head takes those that it has."""
-    return {**WIRINGS[wiring], **MODEL_WIRINGS.get((wiring, model), {})}
+# And for one family of backbones, by how their names begin.
+BACKBONE_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
+    ("mmseg", "resnet18"): {"dilate_second": False},
+    ("mmseg", "resnet34"): {"dilate_second": False},
+}
+
+
+def wired(wiring: Wiring, model: str, backbone: str) -> Mapping[str, Any]:
+    """Every option that `wiring` sets for `model` on `backbone`; a head takes those that it has."""
+    found = [
+        options for (name, start), options in BACKBONE_WIRINGS.items() if name == wiring and backbone.startswith(start)
+    ]
+    beside = {name: value for options in found for name, value in options.items()}
+    return {**WIRINGS[wiring], **MODEL_WIRINGS.get((wiring, model), {}), **beside}

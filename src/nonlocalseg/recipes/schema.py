@@ -20,7 +20,7 @@ LossTerm = Literal["dice", "lovasz", "focal"]
 
 def _none(given: object) -> object:
     """The word for nothing, which the command line needs."""
-    return None if given == "none" else given
+    return None if given in ("none", ["none"], ("none",)) else given
 
 
 @value
@@ -87,8 +87,8 @@ class Phase(Augmentation, DataSource):
     auxiliary_weight: NotNegative = 0.4
     """Weight of the auxiliary loss."""
 
-    class_weights: tuple[float, ...] | None = None
-    """One weight per class in the loss."""
+    class_weights: Annotated[tuple[float, ...] | None, BeforeValidator(_none)] = None
+    """One weight per class in the loss; `none` for none."""
 
     terms: dict[LossTerm, float] = field(default_factory=dict)
     """Weights of further loss terms on the main output: dice, lovasz, focal."""

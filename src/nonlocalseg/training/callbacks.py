@@ -98,12 +98,16 @@ class Checkpoints(lightning.Callback):
             if trainer.is_global_zero:
                 with self.average.in_the_model(trainer, module) if self.average else nullcontext():
                     module.model.save_pretrained(place / "model")
-        last = place / LAST
-        with writing(last) if trainer.is_global_zero else nullcontext(last) as path:
-            trainer.save_checkpoint(path)  # every process must call it; the first one writes
+        self.save_last(trainer)
         if better and trainer.is_global_zero:
-            with writing(last.with_name("best.ckpt")) as temporary:
-                shutil.copyfile(last, temporary)
+            with writing((place / LAST).with_name("best.ckpt")) as temporary:
+                shutil.copyfile(place / LAST, temporary)
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write last.ckpt: every process must call it, the first one writes."""
+        last = self.folder.phase(self.index) / LAST
+        with writing(last) if trainer.is_global_zero else nullcontext(last) as path:
+            trainer.save_checkpoint(path)
 
 
 class SameFolder(lightning.Callback):

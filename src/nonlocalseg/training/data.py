@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import worker_count
+from nonlocalseg.training.signals import ignore_signals
 
 
 class Draw(NamedTuple):
@@ -136,6 +137,7 @@ class SegmentationData(lightning.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
+            worker_init_fn=ignore_signals,
         )
 
     def train_dataloader(self) -> DataLoader:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 from nonlocalseg.files import check_folder
@@ -10,6 +13,11 @@ from nonlocalseg.runtime import rank
 
 LAST = Path("checkpoints") / "last.ckpt"
 RECIPE = "recipe.yaml"
+LOCK = "running.lock"
+EARLY = {RECIPE, LOCK, "metrics.csv", "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
+"""What a run makes in its folder before its first checkpoint, and ..."""
+LATER = {"model", "last"}
+"""... from then on, beside `phase-1` and so on. Nothing else is ever removed."""
 
 
 class RunFolder:
@@ -30,7 +38,7 @@ class RunFolder:
         self._path = Path(resume) if resume is not None else None
         if out is not None:
             self._path = check_folder(out)
-            if rank() == 0 and self._path.is_dir() and any(self._path.iterdir()):
+            if rank() == 0 and self._path.is_dir() and not _gone_early(self._path):
                 raise ValueError(f"{out} is not empty: continue it with --resume {out}, or choose another --out")
 
     @property
@@ -69,6 +77,9 @@ class RunFolder:
             return
         if self._path is not None:
             self._path.mkdir(parents=True, exist_ok=True)
+            _lock(self._path)
+            if not self.resumed and not self.holds_checkpoints():
+                _sweep(self._path, EARLY - {LOCK})  # of a run that was killed before its first checkpoint
             return
         Path("runs").mkdir(exist_ok=True)
         number = 1
@@ -76,19 +87,71 @@ class RunFolder:
             folder = Path("runs") / (self._name if number == 1 else f"{self._name}-{number}")
             try:
                 folder.mkdir()
+                _lock(folder)
                 self._path = folder
             except FileExistsError:  # also by a run that began at the same time
                 number += 1
+
+    def release(self) -> None:
+        """Let other runs in again."""
+        if rank() == 0 and self._path is not None:
+            (self._path / LOCK).unlink(missing_ok=True)
 
     def holds_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
         return self._path is not None and (self.resumed or any(self._path.rglob(LAST.name)))
 
     def discard(self) -> None:
-        """Remove a folder with nothing to go on from, which would be in the way of the next try."""
+        """Remove what a run with nothing to go on from has made, which would be in the way of the next try."""
         if rank() == 0 and self._path is not None:
-            shutil.rmtree(self._path, ignore_errors=True)
+            _sweep(self._path, EARLY | LATER)
+            with suppress(OSError):  # somebody else's files are in it
+                self._path.rmdir()
 
     def agree(self, path: str) -> None:
         """What the first process has claimed."""
         self._path = Path(path)
+
+
+def _gone_early(folder: Path) -> bool:
+    """Whether the folder is empty, or holds only what a run left that was killed before its first checkpoint."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK in names and names <= EARLY and not any(folder.rglob(LAST.name)))
+
+
+def _sweep(folder: Path, names: set[str]) -> None:
+    """Remove what is called so, and phases where models are among it."""
+    for path in folder.iterdir():
+        if path.name in names or (path.name.startswith("phase-") and names >= LATER):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> None:
+    """Say that this process writes to the folder. Raises ValueError where another one that still runs says so."""
+    path = folder / LOCK
+    while True:
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            process, host = [*path.read_text(encoding="utf-8").split(), "", ""][:2]
+            if not (host == socket.gethostname() and process.isdigit() and _ended(int(process))):
+                raise ValueError(
+                    f"{folder} is being written by another run (process {process or '?'} on {host or '?'}): wait for it, "
+                    f"choose another --out, or remove {path} if that run has ended"
+                ) from None
+            path.unlink(missing_ok=True)
+        else:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(f"{os.getpid()} {socket.gethostname()}\n")
+            return
+
+
+def _ended(process: int) -> bool:
+    """Whether no process has this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

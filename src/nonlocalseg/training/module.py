@@ -53,6 +53,16 @@ class SegmentationTraining(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly_factor(step, self.phase))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """A resumed run goes on with the rates and decays of its plan, not with those that the checkpoint holds."""
+        optimizer, schedule = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        planned = make_optimizer(self.model, self.phase).param_groups
+        schedule.base_lrs = [group["lr"] for group in planned]
+        factor = poly_factor(schedule.last_epoch, self.phase)
+        for group, plan in zip(optimizer.param_groups, planned, strict=True):
+            group.update(lr=plan["lr"] * factor, initial_lr=plan["lr"], weight_decay=plan["weight_decay"])
+
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Dropout and random sampling depend on seed, batch and rank alone, so a resumed run draws the same."""
         torch.manual_seed(mix_seed(self.seed, batch_idx, self.global_rank))
@@ -72,8 +82,8 @@ class SegmentationTraining(lightning.LightningModule):
         if fine or (self.trainer.precision == "16-mixed" and self._skipped < SKIPPED_STEPS):
             return
         raise ValueError(
-            f"the gradient norm at step {self.global_step} is {norm:.3g}: lower --rate, add --warmup_steps or "
-            "--gradient_clip, or train with --precision 32"
+            f"the gradient norm at step {self.global_step} is {norm:.3g}: lower --rate, add --warmup-steps or "
+            "--gradient-clip, or train with --precision 32"
         )
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:

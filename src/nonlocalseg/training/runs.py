@@ -150,10 +150,12 @@ def _claimed(folder: RunFolder, console: Console) -> Iterator[None]:
         kept = folder.holds_checkpoints()
         if not kept:
             folder.discard()
-        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+        if isinstance(error, SystemExit):  # after a signal
             cure = f"continue with --resume {folder.path}" if kept else "nothing was saved yet: start again"
             console.print(f"interrupted; {cure}", highlight=False)
         raise
+    finally:
+        folder.release()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.loggers import logging_to
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan
+from nonlocalseg.training.signals import LeaveOnSignal
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """As Lightning calls them."""
@@ -87,6 +88,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
         *([average] if average else []),
         keeper,
         ProgressBar(console),
+        LeaveOnSignal(keeper.save_last),
     ]
     place = folder.phase(index) if folder.named else None
     options = _trainer_options(plan, phase)

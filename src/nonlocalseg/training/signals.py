@@ -1,0 +1,59 @@
+"""Signals during a training: the step is finished, a checkpoint written, and the exit code is the signal's."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning import LightningModule, Trainer
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C; kill and most schedulers; a closed terminal; SLURM
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+
+
+class LeaveOnSignal(lightning.Callback):
+    """Leaves with SystemExit(128 + signal) after the step during which a signal came and `save` has been called.
+
+    Ctrl-C a second time leaves at once. With several processes all leave after the same step, whichever was told.
+    """
+
+    def __init__(self, save: Callable[[Trainer], None]) -> None:
+        self.save = save
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step >= trainer.max_steps:
+            return
+        told = self.received is not None
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        if told:
+            self.save(trainer)
+            raise SystemExit(128 + (self.received or signal.SIGTERM))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+def ignore_signals(worker: int) -> None:
+    """In a process that reads images: the training decides when it ends, also where a whole group is told to."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
