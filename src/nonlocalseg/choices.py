@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MOST_SHOWN = 30  # names that an error lists
+MOST_SHOWN = 16  # names that an error lists
 
 
 def pick(what: str, name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nonlocalseg.cli import VERBS, find_verb, listing, main, summary
-from nonlocalseg.cli.errors import explain
+from nonlocalseg.cli.errors import describe
 from nonlocalseg.cli.options import Given, Verb, parse
 from nonlocalseg.values import Hidden, Positional, options_of, value
 
@@ -151,11 +151,11 @@ def test_errors_of_worker_processes_lose_their_traceback():
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
         '  File "x.py", line 1, in y\n    raise ValueError()\nValueError: a.png: cut off\n'
     )
-    assert explain(ValueError(text)) == ("error: a.png: cut off", 2)
-    assert explain(ValueError(text.replace("ValueError: a.png", "b.png"))) == ("error: b.png: cut off", 2)
-    assert explain(ValueError("two\n  lines")) == ("error: two lines", 2)
-    assert explain(OSError(28, "No space left on device", "x.png"))[0].startswith("error: x.png: no space is left")
-    assert explain(torch.OutOfMemoryError("CUDA out of memory"))[1] == 1
+    assert describe(ValueError(text)) == ("error: a.png: cut off", 2)
+    assert describe(ValueError(text.replace("ValueError: a.png", "b.png"))) == ("error: b.png: cut off", 2)
+    assert describe(ValueError("two\n  lines")) == ("error: two lines", 2)
+    assert describe(OSError(28, "No space left on device", "x.png"))[0].startswith("error: x.png: no space is left")
+    assert describe(torch.OutOfMemoryError("CUDA out of memory"))[1] == 1
 
 
 def test_a_reader_that_stops_listening_is_no_error():

@@ -66,7 +66,7 @@ def test_classes_are_all_there_and_readings_balanced() -> None:
 def test_lengths_and_wrong_options() -> None:
     assert len(Synthetic(split="test", length=7)) == 7
     assert Synthetic(split="test").name(3) == "test_00003"
-    with pytest.raises(IndexError, match="of 1"):
+    with pytest.raises(IndexError, match="scene 2 of 2"):
         Synthetic(split="val", length=2)[2]
     with pytest.raises(ValueError, match="at least 48 and 96"):
         Synthetic(size=(32, 512))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nonlocalseg.choices import pick
-from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, explain, interrupted
+from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, describe, interrupted
 
 if TYPE_CHECKING:
     from nonlocalseg.cli.options import Verb
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else int(error.code is not None)
-        line, code = explain(error)
+        line, code = describe(error)
         print(line, file=sys.stderr)
         return code
 

@@ -26,7 +26,7 @@ _EXPLAINED = {
 }
 
 
-def explain(error: BaseException) -> tuple[str, int]:
+def describe(error: BaseException) -> tuple[str, int]:
     """The line to print, and the exit code: 2 for a mistake in what was given, 1 for everything else."""
     name = type(error).__name__
     if name in _EXPLAINED:
