@@ -60,7 +60,13 @@ def rank() -> int:
     """Of this process among all that work together; 0 speaks and writes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
-    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
+def training_rank() -> int:
+    """`rank`, also before Lightning has connected the tasks that SLURM started; elsewhere those work each on its own."""
+    alone = "RANK" not in os.environ and "LOCAL_RANK" not in os.environ and not dist.is_initialized()
+    return int(os.environ.get("SLURM_PROCID", 0)) if alone else rank()
 
 
 def local_rank() -> int:

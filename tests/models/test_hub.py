@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,3 +149,24 @@ def test_the_card_says_what_the_model_is(saved):
         assert line in card
     assert "value: 0.61" in card
     assert 'nls.from_pretrained("hf:somebody/some-model")' in card
+
+
+def test_what_is_pushed_is_the_model_and_its_card(saved, monkeypatch):
+    import huggingface_hub
+
+    pushed = {}
+
+    class Api:
+        def create_repo(self, repository, private, exist_ok):
+            return f"address of {repository}"
+
+        def upload_folder(self, repo_id, folder_path):
+            pushed.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    address = nls.push_to_hub(nls.from_pretrained(saved), "somebody/some-model", data="camvid", miou=0.61)
+    assert address == "address of somebody/some-model"
+    assert set(pushed) == {"config.json", "model.safetensors", "README.md"}
+    assert b"- camvid" in pushed["README.md"]
+    assert b"value: 0.61" in pushed["README.md"]
+    assert pushed["config.json"] == (saved / "config.json").read_bytes()

@@ -41,13 +41,18 @@ def from_pretrained(
     return model.eval()
 
 
-def push_to_hub(model: Segmenter, repository: str, private: bool = False) -> str:
-    """Upload the model as "owner/name", with a card, by the token of `hf auth login`; returns its address."""
+def push_to_hub(
+    model: Segmenter, repository: str, private: bool = False, data: str | None = None, miou: float | None = None
+) -> str:
+    """Upload the model as "owner/name", with a card, by the token of `hf auth login`; returns its address.
+
+    The card names the `data` and the mIoU in [0, 1] where they are given.
+    """
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        (Path(folder) / "README.md").write_text(model_card(model, repository), encoding="utf-8")
+        (Path(folder) / "README.md").write_text(model_card(model, repository, data, miou), encoding="utf-8")
         api = HfApi()
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
@@ -61,15 +66,15 @@ def model_card(model: Segmenter, repository: str, data: str | None = None, miou:
     config = model.config
     if config is None:
         raise ValueError("this Segmenter was assembled by hand and cannot be pushed: build it with create_model()")
-    result = EvalResult("image-segmentation", data or "unknown", data or "unknown", "mean_iou", miou)
+    measured = None if miou is None else [EvalResult("image-segmentation", data or "-", data or "-", "mean_iou", miou)]
     about = ModelCardData(
         library_name="nonlocalseg",
         license=LICENCE,
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", config.model, config.backbone],
         datasets=[data] if data else None,
-        model_name=repository if miou is not None else None,
-        eval_results=[result] if miou is not None else None,
+        model_name=repository if measured else None,
+        eval_results=measured,
     )
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     text = f"""# {repository}

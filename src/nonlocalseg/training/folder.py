@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nonlocalseg.files import check_folder
-from nonlocalseg.runtime import rank
+from nonlocalseg.runtime import training_rank
 
 LAST = Path("checkpoints") / "last.ckpt"
 RECIPE = "recipe.yaml"
@@ -38,7 +38,7 @@ class RunFolder:
         self._path = Path(resume) if resume is not None else None
         if out is not None:
             self._path = check_folder(out)
-            if rank() == 0 and self._path.is_dir() and not _gone_early(self._path):
+            if training_rank() == 0 and self._path.is_dir() and not _gone_early(self._path):
                 raise ValueError(f"{out} is not empty: continue it with --resume {out}, or choose another --out")
 
     @property
@@ -73,7 +73,7 @@ class RunFolder:
 
     def claim(self) -> None:
         """Make the folder, in the first process; without a name, the first of NAME, NAME-2, ... that is free."""
-        if rank() > 0:
+        if training_rank() > 0:
             return
         if self._path is not None:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Let other runs in again."""
-        if rank() == 0 and self._path is not None:
+        if training_rank() == 0 and self._path is not None:
             (self._path / LOCK).unlink(missing_ok=True)
 
     def holds_checkpoints(self) -> bool:
@@ -103,7 +103,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what a run with nothing to go on from has made, which would be in the way of the next try."""
-        if rank() == 0 and self._path is not None:
+        if training_rank() == 0 and self._path is not None:
             _sweep(self._path, EARLY | LATER)
             with suppress(OSError):  # somebody else's files are in it
                 self._path.rmdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from nonlocalseg.files import write_text
-from nonlocalseg.runtime import rank
+from nonlocalseg.runtime import training_rank
 from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.values import plain
@@ -44,7 +44,7 @@ def logging_to(plan: Plan, index: int, run: RunFolder) -> Iterator[list[Logger]]
     where a service cannot be reached or wants a login.
     """
     loggers: list[Logger] = []
-    if rank() > 0:
+    if training_rank() > 0:
         yield loggers
         return
     folder = run.phase(index)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.runtime import device_count, rank, worker_count
+from nonlocalseg.runtime import device_count, training_rank, worker_count
 from nonlocalseg.training.folder import RECIPE, RunFolder
 from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, resolve
@@ -56,7 +56,7 @@ def train(
     """
     plan, folder = planned(recipe, out, resume, changes)
     plan = _on_this_machine(plan)
-    console = Console(quiet=not progress or rank() > 0)
+    console = Console(quiet=not progress or training_rank() > 0)
     with _quiet_lightning():
         return _run(plan, folder, console)
 
@@ -134,7 +134,7 @@ def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
         source = str(folder.last(index))
     assert isinstance(fitted, Fitted)  # the last phase always runs
     saved = from_pretrained(folder.phase(final) / "model")
-    if folder.several and rank() == 0:
+    if folder.several and training_rank() == 0:
         saved.save_pretrained(folder.path / "model")
     console.print(f"saved {folder.path / 'model'}, the weights of step {fitted.best_step}", highlight=False)
     return TrainingRun(folder.path, saved, fitted.best, fitted.step)
