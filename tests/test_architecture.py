@@ -21,6 +21,7 @@ LEAVES = (
     "choices",
     "labels",
     "values",
+    "view",
     "runtime",
     "files",
     "images",
@@ -30,7 +31,7 @@ LEAVES = (
     "boundaries",
     "drawing",
 )
-EVERYBODY = {"choices", "labels", "values", "runtime", "files"}
+EVERYBODY = {"choices", "labels", "values", "view", "runtime", "files"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
 EVALUATION = {"inference", "data", *MODELS, "metrics", "boundaries", "drawing", "images"}
@@ -299,7 +300,7 @@ def test_evaluating_needs_neither_lightning_nor_plots():
 
 
 @pytest.mark.parametrize(
-    "module", ["values", "data.source", "data.augmentation", "inference.view", "recipes.schema", "training.plan"]
+    "module", ["values", "data.source", "data.augmentation", "view", "recipes.schema", "training.plan"]
 )
 def test_the_values_need_no_torch(module):
     code = f"import sys, nonlocalseg.{module}; print('torch' in sys.modules or 'numpy' in sys.modules)"

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from nonlocalseg.explanation.collect import explain
     from nonlocalseg.inference.engine import infer
     from nonlocalseg.inference.predictor import Prediction, predict
-    from nonlocalseg.inference.view import View
     from nonlocalseg.models.catalog import MODELS
     from nonlocalseg.models.config import ModelConfig
     from nonlocalseg.models.creation import create_model
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from nonlocalseg.models.speed import speed_up
     from nonlocalseg.training.plan import Plan
     from nonlocalseg.training.runs import train
+    from nonlocalseg.view import View
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _PUBLIC = {
     "Plan": "nonlocalseg.training.plan",
     "Prediction": "nonlocalseg.inference.predictor",
     "Segmenter": "nonlocalseg.models.segmenter",
-    "View": "nonlocalseg.inference.view",
+    "View": "nonlocalseg.view",
     "convert": "nonlocalseg.conversion.checkpoints",
     "create_model": "nonlocalseg.models.creation",
     "evaluate": "nonlocalseg.evaluation.scoring",

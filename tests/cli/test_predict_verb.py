@@ -10,7 +10,7 @@ import nonlocalseg as nls
 from nonlocalseg import images
 from nonlocalseg.cli import main
 from nonlocalseg.cli.prediction import named_images
-from nonlocalseg.inference.view import View
+from nonlocalseg.view import View
 
 
 def test_predict_every_kind_of_file(capsys, trained, tmp_path):

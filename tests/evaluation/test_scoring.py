@@ -20,8 +20,8 @@ from nonlocalseg.data.synthetic import Synthetic
 from nonlocalseg.evaluation.comparison import compare
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
-from nonlocalseg.inference.view import VIEWS, View
 from nonlocalseg.models.creation import create_model
+from nonlocalseg.view import VIEWS, View
 
 OPTIONS: dict[str, Any] = {
     "data": "synthetic",

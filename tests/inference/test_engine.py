@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.inference.engine import best_class, evaluating, infer
 from nonlocalseg.inference.predictor import predict
-from nonlocalseg.inference.view import View
+from nonlocalseg.view import View
 
 K = 5
 

@@ -10,11 +10,11 @@ from torch import nn
 
 import nonlocalseg as nls
 from nonlocalseg.inference.engine import infer
-from nonlocalseg.inference.view import View
 from nonlocalseg.metrics import SegmentationMetric
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.optimisation import parameter_groups
+from nonlocalseg.view import View
 
 PHASE = Phase(data="synthetic", steps=100, rate=0.01)
 

@@ -13,8 +13,8 @@ from nonlocalseg.cli.shared import OfFolder, OnDevice
 from nonlocalseg.cli.terminal import say, track
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
-from nonlocalseg.inference.view import View
 from nonlocalseg.values import Count, Metavar, Names, Positional, changed, value
+from nonlocalseg.view import View
 
 
 @value

@@ -12,8 +12,8 @@ from nonlocalseg.cli.shared import OfFolder, OnDevice
 from nonlocalseg.cli.terminal import first_process, output, percent, say
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
-from nonlocalseg.inference.view import VIEWS, View
 from nonlocalseg.values import Metavar, Names, Natural, Positional, Precision, value
+from nonlocalseg.view import VIEWS, View
 
 if TYPE_CHECKING:
     from rich.table import Table

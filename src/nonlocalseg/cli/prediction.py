@@ -13,9 +13,9 @@ from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say, track
 from nonlocalseg.files import check_folder
-from nonlocalseg.inference.view import View
 from nonlocalseg.labels import Palette
 from nonlocalseg.values import Metavar, Names, Positional, changed, value
+from nonlocalseg.view import View
 
 if TYPE_CHECKING:
     import numpy as np

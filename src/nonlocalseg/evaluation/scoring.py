@@ -20,7 +20,6 @@ from nonlocalseg.data.source import DataSource
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.images import channels_first
 from nonlocalseg.inference.engine import evaluating, infer
-from nonlocalseg.inference.view import WHOLE, View, find_view
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
@@ -38,6 +37,7 @@ from nonlocalseg.runtime import (
     world_size,
 )
 from nonlocalseg.values import changed, names_of, plain
+from nonlocalseg.view import WHOLE, View, find_view
 
 BOUNDARY_IOU_DILATION = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 
@@ -68,7 +68,7 @@ def evaluate(
         model: folder of a run, a saved model, its name on the hub, or a model.
         source: the data; by default a folder of images.
         view: how the model sees an image; by default whole, once.
-        setting: a paper's way to measure, one of `inference.view.VIEWS`, instead of a view.
+        setting: a paper's way to measure, one of `view.VIEWS`, instead of a view.
         boundary: measure boundary F (GALD, Table V) and Boundary IoU as well.
         precision: 32, bf16 or 16.
         fast: the fastest form of the model on this device, which may mean half precision; it says what it chose.

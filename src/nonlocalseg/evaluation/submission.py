@@ -25,11 +25,11 @@ from nonlocalseg.data.cityscapes import Cityscapes
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.files import writing
 from nonlocalseg.inference.predictor import predict
-from nonlocalseg.inference.view import WHOLE, View
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.values import changed
+from nonlocalseg.view import WHOLE, View
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.inference.view import WHOLE, View
 from nonlocalseg.inference.windows import Grid, Window, grid_of
 from nonlocalseg.values import changed
+from nonlocalseg.view import WHOLE, View
 
 Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 Reader = Callable[[Window], Tensor]

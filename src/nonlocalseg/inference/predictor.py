@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nonlocalseg.images import channels_first, read_image
 from nonlocalseg.inference.engine import STRIP_ROWS, Model, best_class, evaluating, infer
-from nonlocalseg.inference.view import WHOLE, View
 from nonlocalseg.labels import Colour
 from nonlocalseg.values import changed
+from nonlocalseg.view import WHOLE, View
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nonlocalseg.inference.view import View
+from nonlocalseg.view import View
 
 Span = tuple[int, int]  # first pixel, one past the last
 

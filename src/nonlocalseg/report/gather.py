@@ -16,13 +16,13 @@ from nonlocalseg.data.source import DataSource
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
 from nonlocalseg.inference.predictor import predict
-from nonlocalseg.inference.view import WHOLE, View
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
 from nonlocalseg.values import changed, from_plain, names_of
+from nonlocalseg.view import WHOLE, View
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Mapping[str, Curve]]

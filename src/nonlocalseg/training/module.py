@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.inference.engine import infer
-from nonlocalseg.inference.view import View
 from nonlocalseg.metrics import Scores, SegmentationMetric
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.data import mix_seed
 from nonlocalseg.training.optimisation import make_optimizer, phase_loss, poly_factor
+from nonlocalseg.view import View
 
 ABSURD_NORM = 1e8
 SKIPPED_STEPS = 25

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from nonlocalseg.inference.view import VIEWS, WHOLE, View, find_view
 from nonlocalseg.inference.windows import grid_of
 from nonlocalseg.values import changed, from_plain, options_of, plain
+from nonlocalseg.view import VIEWS, WHOLE, View, find_view
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_grid_covers_the_image_and_mirrors() -> None:
 
 
 def test_a_view_needs_no_torch() -> None:
-    code = "import sys, nonlocalseg.inference.view; print('torch' in sys.modules)"
+    code = "import sys, nonlocalseg.view; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
