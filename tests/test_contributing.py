@@ -106,16 +106,17 @@ def test_data_set(tmp_path):
         "A new data set",
         tmp_path,
         """
-for part in ("Train", "Val"):
-    for number, area in enumerate(("Urban", "Rural")):
-        write_image(here / "data" / part / area / "images_png" / f"{number}.png", pixels)
-        write_mask(here / "data" / part / area / "masks_png" / f"{number}.png", np.arange(48 * 64).reshape(48, 64) % 8)
-(found,) = nls.DataSource(data="loveda", root="data").open()
-assert len(found) == 2 and found[0]["label"][0, :9].tolist() == [255, 0, 1, 2, 3, 4, 5, 6, 255]
-assert [len(part) for part in nls.DataSource(data="loveda", root="data", split="train+val").open()] == [2, 2]
-shown = run("list", "datasets", "--data", "loveda")
-assert "train (2522)" in shown and "agriculture" in shown and "masks_png" in shown
-assert "train 2 images, 2 labels: 2 of 64x48" in run("check-data", "loveda", "--root", "data")
+for part in ("train", "val"):
+    for number in range(2):
+        write_image(here / "data/images/10k" / part / f"{number}.jpg", pixels)
+        values = np.where(np.arange(48 * 64) % 20 == 19, 255, np.arange(48 * 64) % 20).reshape(48, 64)
+        write_mask(here / "data/labels/sem_seg/masks" / part / f"{number}.png", values)
+(found,) = nls.DataSource(data="bdd100k", root="data").open()
+assert len(found) == 2 and found[0]["label"][0, 17:22].tolist() == [17, 18, 255, 0, 1]
+assert [len(part) for part in nls.DataSource(data="bdd100k", root="data", split="train+val").open()] == [2, 2]
+shown = run("list", "datasets", "--data", "bdd100k")
+assert "train (7000)" in shown and "bicycle" in shown and "sem_seg" in shown
+assert "train 2 images, 2 labels: 2 of 64x48" in run("check-data", "bdd100k", "--root", "data")
 """,
     )
 

@@ -70,6 +70,17 @@ def match_folders(image_root: Path, label_root: Path) -> Matched:
     return [Pair(pair.name.replace("/", "__"), pair.image, pair.label) for pair in found], alone
 
 
+def match_prepared(root: Path, part: str, ending: str = ".png") -> Matched | None:
+    """The pairs of `img_dir/PART/NAME.png` and `ann_dir/PART/NAME<ending>`, as mmsegmentation's converters leave data
+    sets; None where they are not there, and images without labels where only `img_dir/PART` is."""
+    pictures, labels = root / "img_dir" / part, root / "ann_dir" / part
+    if not pictures.is_dir():
+        return None
+    found = by_suffix(pictures, "*", ".png")
+    annotated = by_suffix(labels, "*", ending) if labels.is_dir() else {}
+    return match(found, annotated) if annotated else unlabelled(sorted(found.items()))
+
+
 def by_suffix(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:
     """File name without `suffix` -> file, for the files below `folder` that fit `pattern` and end so."""
     return {file.name[: -len(suffix)]: file for file in folder.glob(pattern) if file.name.endswith(suffix)}
