@@ -10,6 +10,8 @@ import torch
 from test_models import small
 
 import nonlocalseg as nls
+from nonlocalseg.values import changed
+from nonlocalseg.view import View
 
 
 @pytest.fixture
@@ -170,3 +172,19 @@ def test_what_is_pushed_is_the_model_and_its_card(saved, monkeypatch):
     assert b"- camvid" in pushed["README.md"]
     assert b"value: 0.61" in pushed["README.md"]
     assert pushed["config.json"] == (saved / "config.json").read_bytes()
+
+
+def test_a_saved_model_keeps_how_it_sees_images(tmp_path):
+    model = small("fcn")
+    view = View(mode="slide", crop=(65, 97), stride=(0.5, 0.5), scales=(0.75, 1.0), flip=True)
+    model.config = changed(model.config, {"view": view, "trained_crop": (65, 97)})
+    again = nls.from_pretrained(model.save_pretrained(tmp_path))
+    assert (again.view, again.config.trained_crop) == (view, (65, 97))
+    assert nls.fold(again).view == nls.speed_up(again).view == view
+    by_hand = nls.Segmenter(model.backbone, model.head, None, model.classes, model.palette)
+    assert by_hand.view == View()
+
+
+def test_the_config_is_one_line(saved):
+    assert repr(nls.from_pretrained(saved).config).startswith("ModelConfig(ann on ")
+    assert len(repr(small("ann", classes=150).config)) < 100

@@ -10,6 +10,7 @@ from pydantic import SerializeAsAny
 from nonlocalseg.heads.base import HeadOptions
 from nonlocalseg.labels import Colour
 from nonlocalseg.values import Count, NotNegative, Size, Whole, names_of, plain, value
+from nonlocalseg.view import WHOLE, View
 
 Wiring = Literal["default", "official", "mmseg", "paper"]
 FORMAT_VERSION = 1
@@ -90,6 +91,10 @@ class ModelConfig(NetworkOptions):
     "Mean of the images, RGB in [0, 1], that the backbone expects."
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     "Their standard deviation."
+    view: View = WHOLE
+    "How the model sees an image unless told otherwise."
+    trained_crop: Size | None = None
+    "Height and width in pixels of the crops that it was trained on."
     folded: bool = False
     "Folded for inference."
     converted_from: str | None = None
@@ -100,6 +105,9 @@ class ModelConfig(NetworkOptions):
             raise ValueError("classes must be at least one name, each of them once")
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette must hold one RGB colour for each of the {len(self.classes)} classes")
+
+    def __repr__(self) -> str:
+        return f"ModelConfig({self.model} on {self.backbone}, wiring {self.wiring}, {len(self.classes)} classes)"
 
     def flat(self) -> Mapping[str, Any]:
         """Every resolved option of network and head by name, as JSON holds it."""

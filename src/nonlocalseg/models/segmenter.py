@@ -16,6 +16,7 @@ from nonlocalseg.heads.base import SILENT, Head, Watch
 from nonlocalseg.models.backbone import Backbone
 from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.storage import write_model
+from nonlocalseg.view import WHOLE, View
 
 
 class _StepScores(Watch):
@@ -88,6 +89,11 @@ class Segmenter(nn.Module):
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def view(self) -> View:
+        """How the model sees an image unless told otherwise."""
+        return WHOLE if self.config is None else self.config.view
 
     @property
     def classifiers(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Float32(nn.Module):
 class SpedUp(nn.Module):
     """A folded model that runs in `precision` and answers in float32. `choices` says what was chosen, and why.
 
-    Called like the Segmenter it was made from; `classes`, `palette` and `align_corners` are its own.
+    Called like the Segmenter it was made from; `classes`, `palette`, `align_corners`, `view` and `config` are its own.
     """
 
     def __init__(self, model: Segmenter, precision: torch.dtype, compiled: bool, choices: tuple[str, ...]) -> None:
@@ -39,6 +39,7 @@ class SpedUp(nn.Module):
         self.precision = precision
         self.choices = choices
         self.classes, self.palette, self.align_corners = model.classes, model.palette, model.align_corners
+        self.view, self.config = model.view, model.config
         self._forward = torch.compile(model, dynamic=True) if compiled else model
 
     @property

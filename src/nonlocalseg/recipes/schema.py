@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from nonlocalseg.data.augmentation import Augmentation
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.values import Count, Natural, NotNegative, Positive, value
+from nonlocalseg.view import View
 
 # As in losses.py, which needs torch; a test compares the two.
 OhemRule = Literal["ann", "ann_official", "gald", "mmseg", "top_k"]
@@ -114,6 +115,11 @@ class Phase(Augmentation, DataSource):
     def validation(self) -> DataSource | None:
         """What is validated on; None for no validation."""
         return None if self.val_split is None else self.source(self.val_split)
+
+    @property
+    def view(self) -> View:
+        """How images are seen in the validation."""
+        return View(short_side=self.short_side)
 
     def source(self, split: str) -> DataSource:
         """The phase's data in another split."""

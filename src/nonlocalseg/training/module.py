@@ -14,7 +14,6 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.data import mix_seed
 from nonlocalseg.training.optimisation import make_optimizer, phase_loss, poly_factor
-from nonlocalseg.view import View
 
 ABSURD_NORM = 1e8
 SKIPPED_STEPS = 25
@@ -29,7 +28,7 @@ class SegmentationTraining(lightning.LightningModule):
         self.model, self.phase, self.seed, self.channels_last = model, phase, seed, channels_last
         self.loss = phase_loss(phase, model.num_classes)
         self.metric = SegmentationMetric(model.num_classes)
-        self.view = View(short_side=phase.short_side)
+        self.view = phase.view
         self.scores: Scores | None = None
         self._skipped = 0
         for module in self._frozen():

@@ -25,6 +25,7 @@ from nonlocalseg.training.loggers import logging_to
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.signals import LeaveOnSignal
+from nonlocalseg.values import changed
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """As Lightning calls them."""
@@ -40,10 +41,17 @@ class Fitted:
 
 
 def start_model(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
-    """The model before the first step, for the classes of the phase's data.
+    """The model before the first step, for the classes of the phase's data; it sees images as the validation does.
 
     From the saved model `source` where there is one, with new classifiers if its classes are others.
     """
+    model = _made(plan, phase, source)
+    if model.config is not None:
+        model.config = changed(model.config, {"view": phase.view, "trained_crop": phase.crop})
+    return model
+
+
+def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
     data = phase.open()[0]
     lightning.seed_everything(plan.seed, verbose=False)
     if source is None:
