@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 
 import pytest
 
 from nonlocalseg.data.catalog import DATASETS
+from nonlocalseg.heads.attending import SamplingOptions
 from nonlocalseg.models.catalog import MODELS
+from nonlocalseg.models.creation import resolve
 from nonlocalseg.recipes.ann import published_ann, steps_of
 from nonlocalseg.recipes.catalog import RECIPES, find_recipe
 from nonlocalseg.recipes.gald import comparisons
 from nonlocalseg.recipes.gald_ablations import ablations
 from nonlocalseg.recipes.own_images import recipes_for_own_images
-from nonlocalseg.recipes.schema import Phase
+from nonlocalseg.recipes.schema import Phase, Recipe
 from nonlocalseg.recipes.small import small_runs
 
 # Typed from the papers: every figure that is a training of the authors' own.
@@ -96,6 +99,135 @@ def test_settings_of_the_papers():
     assert phase("coco_stuff_10k/galdv1-resnet101s") == ("train", 135_000, 16, (532, 532), 0.001)  # 240 x 9000 / 16
     assert phase("camvid/galdv1-resnet101s-from-cityscapes") == ("train", 2_065, 16, (640, 640), 0.001)  # 90 x 367 / 16
     assert RECIPES["ade20k/galdv2-resnet101s"].options["distribute_dilation"] == 3
+
+
+# Typed from the papers: what tells each row from its table's others, by the recipe's name.
+OF_ANN = {
+    "": {"sampling": "pyramid_average", "anchor_sizes": (1, 3, 6, 8), "fuse": (4,)},
+    "-random-15": {"sampling": "random", "anchor_sizes": (15,)},
+    "-max-15": {"sampling": "max", "anchor_sizes": (15,)},
+    "-average-15": {"sampling": "average", "anchor_sizes": (15,)},
+    "-pyramid-random-1.2.3.6": {"sampling": "pyramid_random", "anchor_sizes": (1, 2, 3, 6)},
+    "-pyramid-max-1.2.3.6": {"sampling": "pyramid_max", "anchor_sizes": (1, 2, 3, 6)},
+    "-pyramid-average-1.2.3.6": {"sampling": "pyramid_average", "anchor_sizes": (1, 2, 3, 6)},
+    "-pyramid-average-1.4.8.12": {"sampling": "pyramid_average", "anchor_sizes": (1, 4, 8, 12)},
+}
+ALONE, LDV1, LDV2 = ({"distribute": name, "arrangement": "gald"} for name in ("none", "ldv1", "ldv2"))
+
+
+def neighbours(kernel_size: int, dilation: int, **more: object) -> dict[str, object]:
+    return {**LDV2, "distribute_kernel_size": kernel_size, "distribute_dilation": dilation, **more}
+
+
+BOTH = {"distribute_query": "both", "distribute_key": "both"}
+DEPTHWISE = {"mask_downsample": "depthwise", "aggregate": "cgnl", **LDV1}
+ROWS: Mapping[str, Mapping[str, object]] = {
+    **{f"ann-resnet101s{variant}": options for variant, options in OF_ANN.items()},
+    "afnb-resnet101s": {"fuse": (4,)},
+    "afnb-resnet101s-fuse34": {"fuse": (3, 4)},
+    "afnb-resnet101s-fuse234": {"fuse": (2, 3, 4)},
+    "aspp-resnet50s": {"aggregate": "aspp", **ALONE},
+    "psp-resnet50s": {"aggregate": "psp", **ALONE},
+    "cgnl-resnet50s": {"aggregate": "cgnl", **ALONE},
+    "gald-resnet50s-nonlocal": {"aggregate": "nonlocal", **ALONE},
+    "gald-resnet50s-ldv1": {"aggregate": "none", **LDV1},
+    "gald-resnet50s-psp-ldv1": {"aggregate": "psp", **LDV1},
+    "gald-resnet50s-aspp-ldv1": {"aggregate": "aspp", **LDV1},
+    "gald-resnet50s-nonlocal-ldv1": {"aggregate": "nonlocal", **LDV1},
+    "galdv1-resnet50s": DEPTHWISE,
+    "galdv1-resnet50s-bilinear": {**DEPTHWISE, "mask_downsample": "bilinear"},
+    "galdv1-resnet50s-average": {**DEPTHWISE, "mask_downsample": "average"},
+    "galdv1-resnet50s-parallel": {**DEPTHWISE, "arrangement": "parallel"},
+    "galdv1-resnet50s-ldga": {**DEPTHWISE, "arrangement": "ldga"},
+    "gald-resnet50s-psp-ldv2": neighbours(5, 6, aggregate="psp", **BOTH),
+    "gald-resnet50s-nonlocal-ldv2": neighbours(5, 6, aggregate="nonlocal", **BOTH),
+    "gald-resnet50s-cgnl-ldv2": neighbours(5, 6, aggregate="cgnl", **BOTH),
+    "galdv2-resnet50s": neighbours(5, 6, aggregate="aspp", **BOTH),
+    "galdv2-resnet50s-global-key": neighbours(5, 6, aggregate="aspp", distribute_query="both", distribute_key="global"),
+    "galdv2-resnet50s-global-query": neighbours(
+        5, 6, aggregate="aspp", distribute_query="global", distribute_key="both"
+    ),
+    **{
+        f"gald-resnet50s-ldv2-k{k}r{r}": neighbours(k, r, aggregate="none") for k, r in ((3, 3), (5, 3), (5, 6), (7, 6))
+    },
+    **{f"galdv2-resnet50s-k{k}r{r}": neighbours(k, r, aggregate="aspp") for k, r in ((3, 3), (3, 6), (5, 3), (7, 6))},
+    "aspp-resnet101s": {"aggregate": "aspp", **ALONE},
+    "galdv2-resnet101s": neighbours(5, 6, aggregate="aspp", multi_grid=None),
+    "galdv2-resnet101s-multigrid": neighbours(5, 6, aggregate="aspp", multi_grid=(1, 2, 4)),
+    "galdv1-resnet101s-multigrid": {**DEPTHWISE, "multi_grid": (1, 2, 4)},
+    "galdv2-resnet101s-test": neighbours(5, 6, aggregate="aspp", multi_grid=(1, 2, 4)),
+    "galdv1-resnet101s-test": {**DEPTHWISE, "multi_grid": (1, 2, 4)},
+}
+
+
+def resolved(recipe: Recipe) -> dict[str, object]:
+    """Every option of the recipe's model, those that nobody set included."""
+    wiring = str(recipe.options.get("wiring", "default"))
+    given = {name: item for name, item in recipe.options.items() if name != "wiring"}
+    config = resolve(recipe.model, recipe.backbone, ["a"], None, wiring, given)
+    if not isinstance(config.options, SamplingOptions):
+        return dict(config.flat())
+    return {**config.flat(), "anchor_sizes": list(config.options.make_sampling().sizes)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_options_of_each_row_on_cityscapes(name):
+    found = resolved(RECIPES[f"cityscapes/{name}"])
+    assert {option: found[option] for option in ROWS[name]} == plain_options(ROWS[name])
+
+
+def plain_options(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: list(item) if isinstance(item, tuple) else item for name, item in options.items()}
+
+
+def test_options_of_the_remaining_data_sets():
+    """GALD IV-C2: k = 5 and r = 3."""
+    for name, recipe in RECIPES.items():
+        if "GALD" in str(recipe.published) and recipe.phases[-1].data != "cityscapes":
+            found = resolved(recipe)
+            assert found["multi_grid"] == [1, 2, 4], name
+            if recipe.model == "galdv2":
+                assert (found["distribute_kernel_size"], found["distribute_dilation"]) == (5, 3), name
+
+
+def test_all_rows_of_cityscapes_with_figures_are_typed_above():
+    simple = {"fcn", "nonlocal", "apnb", "fusion", "fnb", "fusion_nonlocal", "fnb_nonlocal"}  # a model and nothing else
+    rows = {
+        name.removeprefix("cityscapes/")
+        for name, recipe in RECIPES.items()
+        if name.startswith("cityscapes/") and any(row.table != "model zoo" for row in recipe.published)
+    }
+    left = {name for name in rows - set(ROWS) if name.split("-")[0] not in simple}
+    assert left == {"ann-resnet101s-test", "galdv1-resnet101s-coarse", "galdv2-resnet101s-coarse"}
+
+
+@pytest.mark.parametrize("table", sorted({table for table in TABLES if table.startswith("GALD")}))
+def test_one_stride_within_a_table(table):
+    strides = {
+        found["aggregate_stride"]
+        for recipe in RECIPES.values()
+        if any(row.table == table for row in recipe.published)
+        and (found := resolved(recipe)).get("aggregate", "none") != "none"
+    }
+    assert strides == {2}
+
+
+def test_what_is_measured_on_test_is_not_validated_on_it():
+    for name, recipe in RECIPES.items():
+        if any("test" in row.metric for row in recipe.published):
+            assert recipe.phases[-1].val_split != "test", name
+            assert "last weights are kept" in recipe.notes or recipe.phases[-1].data in ("cityscapes", "camvid"), name
+
+
+@pytest.mark.shared
+def test_classes_of_each_figure(shared):
+    text = (shared / "papers" / "gald-v2.txt").read_text()
+    rows = [row for recipe in RECIPES.values() for row in recipe.published if row.classes]
+    assert len(rows) == 12
+    for row in rows:
+        figures = " ".join(f"{value:.1f}" for value in row.classes)
+        assert len(row.classes) == 19
+        assert f"{row.value} {figures}\n" in text
 
 
 def test_coarse_labels_come_in_phases():

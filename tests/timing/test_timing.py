@@ -22,7 +22,7 @@ from nonlocalseg.timing.tables import Table, spell, write_json
 
 CPU = torch.device("cpu")
 TINY = {"backbone": "test_resnet.r160_in1k", "channels": 8, "key_channels": 8, "value_channels": 8}
-MEASURED = {"seconds", "cpu_seconds", "ratio", "multiply_adds", "memory", "extra_memory", "error"}
+MEASURED = {"seconds", "spread", "cpu_seconds", "ratio", "multiply_adds", "memory", "extra_memory", "error"}
 S = 110
 
 
@@ -73,6 +73,19 @@ def test_compare_fills_every_column():
     assert second["multiply_adds"] == 64**3 + 64**2
     assert second["error"] == pytest.approx(1e-3, rel=1e-2)
     assert second["ratio"] == second["overall_ratio"] > 0
+
+
+def test_figures_belong_together_on_a_busy_machine(monkeypatch):
+    """The median of each round's quotient would say 1.9x of two times that are printed as nearly equal."""
+    rounds = {"slow": [2.0, 3.2, 3.8], "fast": [1.0, 3.1, 2.0]}
+    taken = {name: iter([0.1, *times]) for name, times in rounds.items()}  # the first is the warm-up
+    cases = [Case("slow", lambda: torch.ones(2)), Case("fast", lambda: torch.ones(2) * 1, "slow")]
+    by_run = {case.run: case.name for case in cases}
+    monkeypatch.setattr("nonlocalseg.timing.measuring.elapsed", lambda run, *_: (next(taken[by_run[run]]), 0.0))
+    slow, fast = compare(cases, CPU, repeat=3, overall="slow")
+    assert (slow["seconds"], fast["seconds"]) == (3.2, 2.0)
+    assert fast["ratio"] == fast["overall_ratio"] == slow["seconds"] / fast["seconds"]
+    assert fast["spread"] == pytest.approx((3.1 - 1.0) / 2 / 2.0)
 
 
 def test_mistakes_in_comparisons():
@@ -223,6 +236,7 @@ def test_figures_are_spelt_with_units():
         ("x seconds", 1.5, "1.5 s"),
         ("extra_memory", 8.2e9, "8,200 MB"),
         ("ratio", 3.333, "3.33x"),
+        ("spread", 0.124, "±12 %"),
         ("multiply_adds", 4.746e9, "4.75 G"),
         ("parameters", 63.17e6, "63.17 M"),
         ("parameters_difference", 4e5, "+0.40 M"),

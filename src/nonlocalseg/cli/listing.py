@@ -8,6 +8,7 @@ from nonlocalseg.choices import pick
 from nonlocalseg.cli.options import Given, explained, verb
 from nonlocalseg.cli.terminal import output, track
 from nonlocalseg.values import Count, Metavar, Positional, Size, options_of, plain, value
+from nonlocalseg.view import WHOLE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -158,7 +159,7 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
 
 
 def _figure(one: Published) -> str:
-    how = "" if one.inference == "whole" else f"; {one.inference}"
+    how = "" if one.view == WHOLE else f"; {', '.join(one.view.words())}"
     return f"{one.metric} {one.value} ({one.table}{how})"
 
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from nonlocalseg.data.augmentation import Augmentation
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.values import Count, Natural, NotNegative, Positive, value
-from nonlocalseg.view import View
+from nonlocalseg.view import WHOLE, View
 
 # As in losses.py, which needs torch; a test compares the two.
 OhemRule = Literal["ann", "ann_official", "gald", "mmseg", "top_k"]
@@ -136,8 +136,10 @@ class Published:
     """For example `mIoU`."""
     value: float
     """In the publication's unit, usually per cent."""
-    inference: str = "whole"
-    """The inference setting, for example `slide, flip, 7 scales`."""
+    view: View = WHOLE
+    """How the images were seen."""
+    classes: tuple[float, ...] = ()
+    """The same for each class, in the data set's order, where the publication has it."""
 
 
 @dataclass(frozen=True)

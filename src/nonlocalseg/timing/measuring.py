@@ -40,14 +40,15 @@ class Case:
 
 
 def compare(cases: Sequence[Case], device: torch.device, repeat: int = 5, overall: str | None = None) -> list[Row]:
-    """A row per case: name, seconds, cpu_seconds, ratio, multiply_adds, memory, extra_memory, error.
+    """A row per case: name, seconds, spread, cpu_seconds, ratio, multiply_adds, memory, extra_memory, error.
 
-    seconds are the median of `repeat` rounds in each of which every case runs in turn, after two warm-up runs; ratio is
-    the median over rounds of the time of `against` divided by this one, and `overall_ratio` that of the case
-    `overall`. cpu_seconds are processor time, all threads together, which a busy machine disturbs less. memory is the
-    most that the device's memory in use grew during a run, in bytes, extra_memory the same without the results; None
-    where the system does not tell. error is the largest difference to the results of `against`, relative to their
-    largest element. Raises `ValueError` for a `repeat` below 1 and an unknown `against`.
+    seconds are the median of `repeat` rounds in each of which every case runs in turn, after two warm-up runs;
+    `spread` is half the distance from the fastest round to the slowest, as a share of the median. ratio is the time
+    of `against` divided by this one, both as printed, and `overall_ratio` that of the case `overall`. cpu_seconds
+    are processor time, all threads together, which a busy machine disturbs less. memory is the most that the
+    device's memory in use grew during a run, in bytes, extra_memory the same without the results; None where the
+    system does not tell. error is the largest difference to the results of `against`, relative to their largest
+    element. Raises `ValueError` for a `repeat` below 1 and an unknown `against`.
     """
     if repeat < 1:
         raise ValueError(f"--repeat: {repeat} rounds; give 1 or more")
@@ -103,15 +104,15 @@ def _time(cases: Sequence[Case], rows: dict[str, Row], device: torch.device, rep
     walls = {name: [wall for wall, _ in pairs] for name, pairs in samples.items()}
     for case in cases:
         row = rows[case.name]
-        row["seconds"] = statistics.median(walls[case.name])
+        rounds = walls[case.name]
+        row["seconds"] = statistics.median(rounds)
+        row["spread"] = (max(rounds) - min(rounds)) / 2 / row["seconds"]
         row["cpu_seconds"] = statistics.median(cpu for _, cpu in samples[case.name])
-        row["ratio"] = None if case.against is None else _ratio(walls[case.against], walls[case.name])
+    for case in cases:
+        row = rows[case.name]
+        row["ratio"] = None if case.against is None else rows[case.against]["seconds"] / row["seconds"]
         if overall is not None:
-            row["overall_ratio"] = _ratio(walls[overall], walls[case.name])
-
-
-def _ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+            row["overall_ratio"] = rows[overall]["seconds"] / row["seconds"]
 
 
 def elapsed(run: Callable[[], Any], device: torch.device, times: int = 1) -> tuple[float, float]:

@@ -74,6 +74,7 @@ def train_step(
             "name": "",
             "images_per_second": "images/s",
             "seconds": "step",
+            "spread": "spread",
             "ratio": "faster by",
             "multiply_adds": "multiply-adds",
             "memory": "peak memory",

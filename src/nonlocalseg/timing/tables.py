@@ -70,6 +70,8 @@ def spell(column: str, value: Any) -> str:
         return f"{value / 1e6:+.2f} M" if "difference" in column else f"{value / 1e6:.2f} M"
     if "error" in column:
         return f"{value:.1e}"
+    if column == "spread":
+        return f"±{100 * value:.0f} %"
     if "share" in column:
         return f"{100 * value:.1f} %"
     return f"{value:.4g}"
@@ -78,6 +80,7 @@ def spell(column: str, value: Any) -> str:
 COMPARISON = {
     "name": "",
     "seconds": "time",
+    "spread": "spread",
     "ratio": "faster by",
     "multiply_adds": "multiply-adds",
     "extra_memory": "extra memory",
