@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,27 @@ def test_only_images_are_opened_whatever_a_file_is_called(tmp_path):
     for name, message in (("photo.png", "not an image"), ("pipe.png", "not a regular file")):
         with pytest.raises(ValueError, match=message):
             images.read_image(tmp_path / name)
+
+
+def test_heic_and_avif(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, 24:] = (200, 40, 40)
+    Image.fromarray(picture).save(tmp_path / "a.avif", quality=90)
+    pillow_heif.from_pillow(Image.fromarray(picture)).save(tmp_path / "b.HEIC", quality=90)
+    for path in images.find_images([tmp_path]):
+        assert np.abs(images.read_image(path).astype(int) - picture).mean() < 3
+    (tmp_path / "c.heic").write_bytes(b"%!PS-Adobe-3.0")
+    with pytest.raises(ValueError, match=r"c\.heic: not an image"):
+        images.read_image(tmp_path / "c.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"b\.HEIC: HEIC pictures need .* pip install pillow-heif"):
+        images.read_image(tmp_path / "b.HEIC")
+
+
+def test_a_picture_says_who_made_it(tmp_path):
+    images.write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8), maker="us")
+    images.write_mask(tmp_path / "b.png", np.zeros((4, 4), np.uint8), maker="us")
+    images.write_image(tmp_path / "c.png", np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "d.png").write_bytes(b"nothing")
+    assert [images.maker_of(tmp_path / f"{name}.png") for name in "abcde"] == ["us", "us", None, None, None]

@@ -12,14 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from nonlocalseg.files import writing
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .png .tif .tiff .bmp .webp .gif .ppm .pgm .jp2 .avif .heic .heif".split()  # HEIC: with pillow-heif
+)
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is decoded, whatever a file is called: Pillow would start Ghostscript for PostScript."""
+HEIC = {".heic", ".heif"}
 
+_MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -33,12 +38,17 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     with _opened(path) as image:
         _check_channels(path, image)
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            return np.repeat(_eight_bit(path, np.asarray(image))[..., None], 3, axis=2)
-        if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return np.array(image.convert("RGB"))
+        return rgb(image, path)
+
+
+def rgb(image: Image.Image, name: object = "image") -> np.ndarray:
+    """A picture of Pillow's as `read_image` gives it: uint8 [H, W, 3]. `name` is what a ValueError calls it."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.repeat(_eight_bit(name, np.asarray(image))[..., None], 3, axis=2)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -70,19 +80,24 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return channels_first(image).contiguous().float() / 255
 
 
-def write_image(path: str | Path, image: np.ndarray) -> Path:
-    """Write uint8 [H, W, 3] RGB; the suffix of `path` chooses the format. Raises `ValueError` for another array."""
+def write_image(path: str | Path, image: np.ndarray, maker: str | None = None) -> Path:
+    """Write uint8 [H, W, 3] RGB; the suffix of `path` chooses the format. Raises `ValueError` for another array.
+
+    maker: what `maker_of` says of a .png.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{path}: an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     with writing(path) as temporary:
-        Image.fromarray(image).save(temporary)
+        Image.fromarray(image).save(temporary, pnginfo=_made_by(maker))
     return Path(path)
 
 
-def write_mask(path: str | Path, mask: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> Path:
+def write_mask(
+    path: str | Path, mask: np.ndarray, palette: Sequence[Sequence[int]] | None = None, maker: str | None = None
+) -> Path:
     """Write class indices [H, W] as PNG: 8 bit, 16 bit for values above 255, or a palette PNG when `palette` is given.
 
-    Colours past the end of the palette (255 for ignore among them) are black. Raises `ValueError` for a mask that is
+    maker: what `maker_of` says of it. Colours past the end of the palette (255 for ignore among them) are black. Raises `ValueError` for a mask that is
     not [H, W] of values 0..65535, for a path that is not `.png`, and for a palette with a 16-bit mask.
     """
     mask = np.asarray(mask)
@@ -99,8 +114,27 @@ def write_mask(path: str | Path, mask: np.ndarray, palette: Sequence[Sequence[in
         colours[: len(palette)] = np.asarray(palette, np.uint8)
         image.putpalette(colours.tobytes())
     with writing(path) as temporary:
-        image.save(temporary)
+        image.save(temporary, pnginfo=_made_by(maker))
     return Path(path)
+
+
+def maker_of(path: str | Path) -> str | None:
+    """The `maker` of a PNG that was written here, however it is called now; None for any other file."""
+    try:
+        if Path(path).is_file():
+            with Image.open(path, formats=["PNG"]) as image:  # no pixel is decoded
+                return image.info.get(_MAKER)
+    except _BROKEN:
+        pass
+    return None
+
+
+def _made_by(maker: str | None) -> PngInfo | None:
+    if maker is None:
+        return None
+    note = PngInfo()
+    note.add_text(_MAKER, maker)
+    return note
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -136,7 +170,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         # Pillow warns about large pictures (> 89 Mpx) and odd metadata; what it cannot read it raises.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=_formats(Path(path))) as image:
                 image.load()
                 yield image
     except FileNotFoundError:
@@ -149,6 +183,20 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except _BROKEN as error:
         reason = str(error).removeprefix(f"{path}: ").splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: {reason[0]}") from None
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """What may be in a file of this name: HEIC as well where it says so, which takes a package of its own."""
+    if path.suffix.lower() not in HEIC or not path.is_file():
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ValueError(
+            f"{path}: HEIC pictures need the package pillow-heif; install it with pip install pillow-heif"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def _check_channels(path: str | Path, image: Image.Image) -> None:
@@ -180,7 +228,7 @@ def _tiff_channels(path: str | Path) -> int:
     return 0
 
 
-def _eight_bit(path: str | Path, grey: np.ndarray) -> np.ndarray:
+def _eight_bit(path: object, grey: np.ndarray) -> np.ndarray:
     """16-bit grey [H, W] -> uint8 [H, W]; 65535 becomes 255."""
     if grey.dtype.kind == "f" or (grey.size and (grey.min() < 0 or grey.max() > 65535)):
         raise ValueError(f"{path}: pixels are 32 bit, whose black and white are unknown; save it with 8 or 16 bit")
