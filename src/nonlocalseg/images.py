@@ -17,12 +17,13 @@ from torch import Tensor
 
 from nonlocalseg.files import writing
 
+HEIC = {".heic", ".heif"}
+"""They are read with the package pillow-heif."""
 SUFFIXES = frozenset(
-    ".jpg .jpeg .png .tif .tiff .bmp .webp .gif .ppm .pgm .jp2 .avif .heic .heif".split()  # HEIC: with pillow-heif
+    {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", *HEIC}
 )
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is decoded, whatever a file is called: Pillow would start Ghostscript for PostScript."""
-HEIC = {".heic", ".heif"}
 
 _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
@@ -97,8 +98,9 @@ def write_mask(
 ) -> Path:
     """Write class indices [H, W] as PNG: 8 bit, 16 bit for values above 255, or a palette PNG when `palette` is given.
 
-    maker: what `maker_of` says of it. Colours past the end of the palette (255 for ignore among them) are black. Raises `ValueError` for a mask that is
-    not [H, W] of values 0..65535, for a path that is not `.png`, and for a palette with a 16-bit mask.
+    Colours past the end of the palette (255 for ignore among them) are black. maker: what `maker_of` says of it. Raises
+    `ValueError` for a mask that is not [H, W] of values 0..65535, for a path that is not `.png`, and for a palette with
+    a 16-bit mask.
     """
     mask = np.asarray(mask)
     if Path(path).suffix.lower() != ".png":
