@@ -26,6 +26,7 @@ LEAVES = (
     "files",
     "images",
     "blocks",
+    "mining",
     "losses",
     "metrics",
     "boundaries",

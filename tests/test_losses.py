@@ -19,6 +19,7 @@ from nonlocalseg.losses import (
     focal_loss,
     lovasz_softmax,
     ohem_cross_entropy,
+    presence_loss,
 )
 
 Case = tuple[str, float | None, int, Any, Any, float, int]
@@ -416,3 +417,37 @@ def test_a_very_wrong_pixel_keeps_its_true_loss():
     target = torch.zeros(1, 1, 1, dtype=torch.long)
     assert ohem_cross_entropy(logits, target).item() == pytest.approx(400.0)
     assert focal_loss(logits, target).item() == pytest.approx(400.0)
+
+
+# --- Further outputs of a head ----------------------------------------------------------------------------------
+
+
+def test_presence_is_a_binary_cross_entropy_of_the_classes_that_an_image_holds():
+    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    target = torch.full((3, 5, 6), 255)
+    target[0, 0, :2] = torch.tensor([1, 3])
+    target[1] = 0  # the third image has no labelled pixel
+    held = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0]], dtype=torch.float64)
+    p = logits[:2].sigmoid()
+    literal = -(held * p.log() + (1 - held) * (1 - p).log()).mean()
+    torch.testing.assert_close(presence_loss(logits, target), literal)
+    (gradient,) = torch.autograd.grad(presence_loss(logits, target), logits)
+    assert not gradient[2].any()
+    assert not presence_loss(logits, torch.full_like(target, 255)).any()
+    with pytest.raises(ValueError, match="target holds label 7"):
+        presence_loss(logits, torch.full_like(target, 7))
+
+
+def test_further_outputs_have_their_weights():
+    maps = {name: torch.randn(2, 4, 6, 7) for name in ("out", "coarse")}
+    outputs = {**maps, "presence": torch.randn(2, 4)}
+    target = torch.randint(4, (2, 6, 7))
+    target[:, 0] = 255
+    loss = SegmentationLoss(min_kept=20, further={"coarse": 0.4, "presence": 0.2})
+    found = loss(outputs, target)
+    mined = [ohem_cross_entropy(scores, target, min_kept=20) for scores in maps.values()]
+    torch.testing.assert_close(found["coarse"], mined[1])
+    torch.testing.assert_close(
+        found["loss"], mined[0] + 0.4 * mined[1] + 0.2 * presence_loss(outputs["presence"], target)
+    )
+    assert "coarse" not in loss({"out": maps["out"]}, target)  # an evaluated model has none

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.choices import pick
 from nonlocalseg.labels import IGNORE
+from nonlocalseg.mining import below, largest
 
 OhemRule = Literal["ann", "ann_official", "gald", "mmseg", "top_k"]
 Average = Literal["kept", "valid", "all", "kept_count"]
@@ -69,9 +70,9 @@ def ohem_cross_entropy(
     rank = min_kept * len(logits) if rule == "mmseg" else min_kept
     with torch.no_grad():
         if rule == "top_k" or threshold is None:
-            kept = _largest(torch.where(valid, losses * weights, -1.0), valid, rank)
+            kept = largest(torch.where(valid, losses * weights, -1.0), valid, rank)
         else:
-            kept = _below(torch.where(valid, torch.exp(-losses), 2.0), valid, threshold, rank, rule)
+            kept = below(torch.where(valid, torch.exp(-losses), 2.0), valid, threshold, rank, rule)
     by_rule = {"mmseg": "all", "ann_official": "kept_count"}
     return _average(losses, valid, kept, weights, average or by_rule.get(rule, "kept"))
 
@@ -123,12 +124,27 @@ def focal_loss(
     return _average(modulation * losses, valid, valid, _pixel_weights(logits, target, valid, class_weights), "valid")
 
 
+def presence_loss(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """Binary cross-entropy of which classes each image holds: EncNet's semantic encoding loss (CVPR 2018, section 3.1).
+
+    logits [B, K], target [B, H, W]; the mean over images and classes. Images without a labelled pixel take no part.
+    """
+    labels, valid = _checked(logits[:, :, None, None].expand(-1, -1, *target.shape[1:]), target, ignore_index)
+    pairs = zip(labels, valid, strict=True)  # bincount: scatter_add has no deterministic CUDA kernel
+    held = torch.stack([torch.bincount(label[known], minlength=logits.shape[1]) > 0 for label, known in pairs])
+    single = _single_precision(logits)
+    losses = F.binary_cross_entropy_with_logits(single, held.to(single), reduction="none")
+    labelled = held.any(1, keepdim=True).expand_as(losses)
+    return torch.where(labelled, losses, 0.0).sum() / labelled.sum().clamp_min(1)
+
+
 class SegmentationLoss(nn.Module):
     """main + auxiliary_weight * auxiliary + weighted extra terms: what a segmentation model is trained with.
 
     main is `ohem_cross_entropy` or, with ohem=False, `cross_entropy`; the auxiliary head always has plain
     cross-entropy, as in ANN and GALD. terms maps "dice", "lovasz" or "focal" to the weight of that loss on the main
-    output. average overrides what main and auxiliary are divided by: see the two functions.
+    output. average overrides what main and auxiliary are divided by: see the two functions. further maps outputs that a
+    head adds to the weights of their losses: the main loss of scores [B, K, H, W], `presence_loss` of logits [B, K].
     """
 
     class_weights: Tensor | None
@@ -144,6 +160,7 @@ class SegmentationLoss(nn.Module):
         terms: Mapping[str, float] | None = None,
         ignore_index: int = IGNORE,
         average: Literal["valid", "all"] | None = None,
+        further: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if ohem:
@@ -152,7 +169,7 @@ class SegmentationLoss(nn.Module):
         self.rule: OhemRule = rule
         self.average: Literal["valid", "all"] | None = average
         self.auxiliary_weight, self.ignore_index = auxiliary_weight, ignore_index
-        self.terms = dict(terms or {})
+        self.terms, self.further = dict(terms or {}), dict(further or {})
         for name in self.terms:
             pick("loss term", name, ("dice", "lovasz", "focal"))
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
@@ -166,12 +183,7 @@ class SegmentationLoss(nn.Module):
         An auxiliary map of another size than the target is compared with the target resized to it by nearest neighbour.
         """
         weights, ignore, logits = self.class_weights, self.ignore_index, outputs["out"]
-        if self.ohem:
-            main = ohem_cross_entropy(
-                logits, target, self.threshold, self.min_kept, self.rule, weights, ignore, self.average
-            )
-        else:
-            main = cross_entropy(logits, target, weights, ignore, self.average or "valid")
+        main = self._main(logits, target)
         losses, total = {"main": main}, main
         if "aux" in outputs:
             aux, aux_target = outputs["aux"], target
@@ -182,10 +194,21 @@ class SegmentationLoss(nn.Module):
         for name in sorted(name for name in outputs if name.startswith("stage_")):
             losses[name] = cross_entropy(outputs[name], target, weights, ignore, self.average or "valid")
             total = total + losses[name]
+        for name in sorted(self.further.keys() & outputs.keys()):
+            found = outputs[name]
+            losses[name] = presence_loss(found, target, ignore) if found.ndim == 2 else self._main(found, target)
+            total = total + self.further[name] * losses[name]
         for name, weight in self.terms.items():
             losses[name] = self._term(name, logits, target)
             total = total + weight * losses[name]
         return {"loss": total, **losses}
+
+    def _main(self, logits: Tensor, target: Tensor) -> Tensor:
+        weights, ignore = self.class_weights, self.ignore_index
+        if not self.ohem:
+            return cross_entropy(logits, target, weights, ignore, self.average or "valid")
+        mined = (self.threshold, self.min_kept, self.rule)
+        return ohem_cross_entropy(logits, target, *mined, weights, ignore, self.average)
 
     def _term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         if name == "dice":
@@ -254,35 +277,6 @@ def _average(losses: Tensor, valid: Tensor, kept: Tensor, weights: Tensor, over:
     else:
         divisor = torch.where(kept if over == "kept" else valid, weights, 0.0).sum()
     return total / torch.where(divisor > 0, divisor, 1.0)
-
-
-def _below(probability: Tensor, valid: Tensor, threshold: float, rank: int, rule: str) -> Tensor:
-    """Pixels under the threshold, raised until `rank` are; probability [B, H, W] is 2 where not valid."""
-    count = int(valid.sum())
-    if count == 0 or (rule == "ann" and rank >= count) or (rule == "gald" and rank > count):
-        return valid
-    # the rank-th smallest matters only where the threshold alone keeps too few
-    index = rank - 1 if rule == "gald" else min(rank, count - 1)
-    limit = threshold
-    if index >= 0 and int((probability < threshold).sum()) <= index:
-        limit = max(threshold, float(_smallest(probability, index)))
-    return valid & (probability <= limit if rule == "gald" else probability < limit)
-
-
-def _smallest(values: Tensor, index: int) -> Tensor:
-    """sorted(values)[index] over all elements."""
-    flat = values.flatten()
-    if flat.is_cuda:  # kthvalue has no deterministic CUDA kernel; sorting is fast there
-        return flat.sort().values[index]
-    return flat.kthvalue(index + 1).values
-
-
-def _largest(values: Tensor, valid: Tensor, count: int) -> Tensor:
-    """Mask of the `count` largest values; all of `valid` if there are no more than that."""
-    count = min(count, int(valid.sum()))
-    kept = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    kept[values.flatten().topk(count, sorted=False).indices] = True
-    return kept.view_as(valid)
 
 
 def _flat_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -95,6 +95,9 @@ OTHERS = {
     "distribute_kernel_size": 3,
     "distribute_query": "global",
     "distribute_key": "global",
+    "lateral": (3, 4),
+    "pooling_type": "avg",
+    "fusion_types": ("channel_mul",),
 }
 
 

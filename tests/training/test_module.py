@@ -58,3 +58,15 @@ def test_validation_sees_the_images_as_the_phase_says(model, short_side):
     assert module.scores is not None
     assert torch.equal(module.scores.confusion, expected.compute().confusion)
     assert module.metric.confusion.sum() == 0
+
+
+def test_further_outputs_of_a_head_are_trained():
+    options = {"channels": 8, "auxiliary": False, "num_codes": 2}
+    model = nls.create_model("encnet", "mobilenetv2_035", num_classes=3, presence_weight=0.3, **options)
+    module = SegmentationTraining(model, replace(PHASE, frozen_batchnorm=True), 0)
+    assert module.loss.further == {"presence": 0.3}
+    assert not model.head.encoding.norm.training
+    losses = module.training_step({"image": torch.rand(2, 3, 32, 48), "label": torch.randint(3, (2, 32, 48))}, 0)
+    torch.testing.assert_close(losses["loss"], losses["main"] + 0.3 * losses["presence"])
+    model = nls.create_model("encnet", "mobilenetv2_035", num_classes=3, presence_weight=0, **options)
+    assert set(model.train()(torch.rand(2, 3, 32, 48))) == {"out"}

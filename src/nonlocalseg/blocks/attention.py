@@ -74,7 +74,7 @@ class Attention(nn.Module):
         keys, values, query = self._keys_values(high, low)
         query = self.query(high).flatten(2) if query is None else query
         if self.normalisation == "softmax":
-            out = _full_softmax_attention(query, keys, values, self.scale)
+            out = full_attention(query, keys, values, self.scale)
         else:
             products = (values @ keys.transpose(1, 2)) * (self.scale * self._rescaling(keys.shape[2]))  # [B, E, E]
             out = products @ query
@@ -142,14 +142,32 @@ def _pointwise(embed: ConvNormAct, points: Tensor) -> Tensor:
     return out if embed.conv.bias is None else out + embed.conv.bias[:, None]
 
 
-def _full_softmax_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """`[B, E, N], [B, E, S], [B, E', S] -> [B, E', N]` by the framework's fused attention, which wants one width."""
+def full_attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """softmax(scale query^T keys) values^T, `[B, E, N], [B, E, S], [B, D, S] -> [B, D, N]`, without the N x S matrix.
+
+    The framework's fused attention, which wants one width on a CPU: where they differ it is given padded maps in
+    training, and in inference the queries are taken in strips, which costs no more than the literal form.
+    """
+    if keys.shape[1] != values.shape[1] and not query.is_cuda and not torch.is_grad_enabled():
+        return _in_strips(query, keys, values, scale)
     width = max(keys.shape[1], values.shape[1])
     query, keys, padded = (
         F.pad(x, (0, 0, 0, width - x.shape[1])).transpose(1, 2).contiguous()[:, None] for x in (query, keys, values)
     )
     out = F.scaled_dot_product_attention(query, keys, padded, scale=scale)
     return out[:, 0, :, : values.shape[1]].transpose(1, 2)
+
+
+STRIPS = 32  # a number that the size does not change, so that it exports
+
+
+def _in_strips(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    count = query.shape[2]
+    length = -(-count // STRIPS)
+    strips = F.pad(query * scale, (0, length * STRIPS - count)).unflatten(2, (STRIPS, length))
+    values = values.transpose(1, 2)
+    found = [(strips[:, :, i].transpose(1, 2) @ keys).softmax(2) @ values for i in range(STRIPS)]
+    return torch.cat(found, dim=1)[:, :count].transpose(1, 2)
 
 
 def mix(weights: Tensor, matrix: Tensor) -> Tensor:

@@ -71,6 +71,27 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.conv(x))
 
+    def over(self, *maps: Tensor) -> Tensor:
+        """The same of the maps' concatenation, part by part, so that the concatenation never exists."""
+        conv, total, start = self.conv, None, 0
+        for x in maps:
+            weight, bias = conv.weight[:, start : start + x.shape[1]], conv.bias if total is None else None
+            part = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
+            total, start = part if total is None else total.add_(part), start + x.shape[1]
+        assert total is not None
+        return self.finish(total)
+
+
+class Scale(nn.Module):
+    """One learnt factor, 0 at first, so that a new block begins as its input's own path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
 
 def to_channels_last(module: M) -> M:
     """The module with its weights in the memory format channels_last."""

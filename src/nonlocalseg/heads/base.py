@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class Watch:
     def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
         """Scores `[B, K, h, w]` of a classifier that looks at a step of the head without taking part in it."""
 
+    def further(self, name: str, output: Callable[[], Tensor]) -> None:
+        """An output that has a loss of its own in training: scores `[B, K, h, w]`, or logits `[B, K]` of which classes
+        each image holds. `Head.loss_weights` has its weight."""
+
 
 SILENT = Watch()
 Options = TypeVar("Options", bound=HeadOptions)
@@ -49,11 +54,13 @@ Options = TypeVar("Options", bound=HeadOptions)
 class Head(nn.Module, Generic[Options]):
     """`{stage: [B, C, h, w]}` -> logits `[B, num_classes, h, w]` at the size of stage 5.
 
-    `stages` lists the stages it reads, `classifiers` the attributes that are made anew for other classes.
+    `stages` lists the stages it reads, `classifiers` the attributes that are made anew for other classes,
+    `loss_weights` the weight of the loss of each further output that it tells a `Watch` of.
     """
 
     classifiers: ClassVar[tuple[str, ...]] = ("classifier",)
     stages: tuple[int, ...] = (5,)
+    loss_weights: Mapping[str, float] = MappingProxyType({})
 
     @classmethod
     def build(cls, options: Options, channels: Mapping[int, int], num_classes: int) -> Self:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
@@ -64,18 +63,31 @@ class APNBOptions(FCNOptions, AttentionOptions, JoinOptions, SharedKeyOptions, S
         return frozenset(_idle_convs(self, self.between) | self.idle_join())
 
 
+@value
+class FramedOptions(FCNOptions):
+    """A block between two 3x3 convolutions, and a third over cat(stage 5, result): how CCNet's code frames its block."""
+
+    convs: Natural = 2
+    "Number of 3x3 convolutions; the block stands behind the first."
+    conv_bias: bool = False
+    "The 3x3 convolutions have a bias."
+    combine: bool = True
+    "One more 3x3 convolution over cat(stage 5, result)."
+
+
 class FCNHead(Head[FCNOptions]):
     """3x3 convolutions on one stage, an optional context block behind the first, dropout and a 1x1 classifier.
 
     The papers' baseline, and with `context` the baseline + NB or + APNB of ANN's Table 6. `combine` is a 3x3
-    convolution over cat(stage, result), as in mmsegmentation's FCN and NL heads. It is the auxiliary head too.
+    convolution over cat(stage, result), as in mmsegmentation's FCN and NL heads. It is the auxiliary head too. Heads
+    with another block derive from it.
     """
 
     def __init__(
         self,
         convs: list[ConvNormAct],
         classifier: nn.Conv2d,
-        context: NonLocal | None = None,
+        context: nn.Module | None = None,
         combine: ConvNormAct | None = None,
         dropout: float = 0.0,
         stage: int = 5,
@@ -94,8 +106,8 @@ class FCNHead(Head[FCNOptions]):
         around = not isinstance(options, (NonLocalOptions, APNBOptions)) or options.between
         widths = [stage, *(width for _ in range(options.convs if around else 0))]
         convs = [ConvNormAct(before, width, 3, bias=options.conv_bias) for before in widths[:-1]]
-        block = _context(options, widths[-1])
-        out = widths[-1] if block is None else block.out_channels
+        block = cls.context_block(options, widths[-1])
+        out = block.out_channels if isinstance(block, NonLocal) else widths[-1]
         combine = ConvNormAct(stage + out, width, 3, bias=options.conv_bias) if options.combine else None
         classifier = nn.Conv2d(width if combine is not None else out, num_classes, 1)
         return cls(convs, classifier, block, combine, options.dropout)
@@ -104,15 +116,24 @@ class FCNHead(Head[FCNOptions]):
         x = out = features[self.stages[0]]
         for conv in self.convs[:1]:
             out = conv(out)
-        if self.context is not None:
-            block, seen = self.context, out
-            watch.attention("context", "the context block", lambda: block.attended(seen))
-            out = block(out)
+        out = self.in_context(out, watch)
         for conv in self.convs[1:]:
             out = conv(out)
         if self.combine is not None:
-            out = self.combine(torch.cat([x, out], dim=1))
+            out = self.combine.over(x, out)
         return self.classifier(self.dropout(out))
+
+    @classmethod
+    def context_block(cls, options: FCNOptions, channels: int) -> nn.Module | None:
+        """The block behind the first convolution; all but `NonLocal` keep the number of channels."""
+        return _context(options, channels)
+
+    def in_context(self, x: Tensor, watch: Watch) -> Tensor:
+        """The block's result, after `watch` was told what it attends to."""
+        block = self.context
+        if isinstance(block, NonLocal):
+            watch.attention("context", "the context block", lambda: block.attended(x))
+        return x if block is None else block(x)
 
 
 def _idle_convs(options: FCNOptions, around: bool) -> set[str]:

@@ -14,8 +14,10 @@ from nonlocalseg.heads.ann import (
     FusionOptions,
 )
 from nonlocalseg.heads.base import Head, HeadOptions
+from nonlocalseg.heads.encnet import EncHead, EncOptions
 from nonlocalseg.heads.fcn import APNBOptions, FCNHead, FCNOptions, NonLocalOptions
 from nonlocalseg.heads.gald import GALDHead, GALDOptions
+from nonlocalseg.heads.gcnet import GCHead, GCOptions
 
 
 @dataclass(frozen=True)
@@ -47,4 +49,6 @@ MODELS: dict[str, Model] = {
     "gald": Model("any aggregation with any distribution, in three arrangements", GALDHead, GALDOptions()),
     "galdv1": Model("CGNL + LDv1", GALDHead, GALDOptions(aggregate="cgnl", distribute="ldv1")),
     "galdv2": Model("ASPP + LDv2", GALDHead, GALDOptions(aggregate="aspp", distribute="ldv2")),
+    "encnet": Model("context encoding, with a loss on which classes there are", EncHead, EncOptions()),
+    "gcnet": Model("one global context for all positions", GCHead, GCOptions()),
 }

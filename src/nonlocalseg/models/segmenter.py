@@ -19,14 +19,17 @@ from nonlocalseg.models.storage import write_model
 from nonlocalseg.view import WHOLE, View
 
 
-class _StepScores(Watch):
-    """Keeps the scores of the classifiers that look at the steps of a head."""
+class _ForTraining(Watch):
+    """Keeps what has a loss of its own beside the scores: of classifiers that look at steps, and further outputs."""
 
     def __init__(self) -> None:
         self.found: dict[str, Tensor] = {}
 
     def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
-        self.found[name] = scores()
+        self.found[f"stage_{name}"] = scores()
+
+    def further(self, name: str, output: Callable[[], Tensor]) -> None:
+        self.found[name] = output()
 
 
 class _Everything(Watch):
@@ -46,11 +49,12 @@ class Segmenter(nn.Module):
     """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": logits [B, K, H, W]}`.
 
     In training mode with an auxiliary head, "aux" has the same shape, and so has "stage_NAME" of each classifier that
-    looks at a step of the head. It normalises with the buffers `mean` and `std`, which are saved with the weights, and
-    it knows its `classes` (names) and `palette` (RGB, 0-255). `align_corners` is read by the head, by the resize here
-    and by inference. `config` is what `create_model` resolved, so that the model can be saved; a Segmenter assembled by
-    hand has none. Raises `ValueError` for images smaller than 16 pixels, for a head whose stages the backbone lacks,
-    and for a batch that batch norm cannot be trained with.
+    looks at a step of the head. A head may add outputs that have a loss of their own (`head.loss_weights`): scores of
+    that shape, or logits [B, K] of which classes an image holds, as EncNet's "presence". It normalises with the buffers
+    `mean` and `std`, which are saved with the weights, and it knows its `classes` (names) and `palette` (RGB, 0-255).
+    `align_corners` is read by the head, by the resize here and by inference. `config` is what `create_model` resolved,
+    so that the model can be saved; a Segmenter assembled by hand has none. Raises `ValueError` for images smaller than
+    16 pixels, for a head whose stages the backbone lacks, and for a batch that batch norm cannot be trained with.
     """
 
     mean: Tensor
@@ -104,10 +108,11 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor, watch: Watch = SILENT) -> dict[str, Tensor]:
         """`watch` is told, in evaluation mode, what the blocks of the head do."""
         features, size = self._encode(images)
-        steps = _StepScores()
-        logits = self.head(features, steps if self.training else watch)
+        beside = _ForTraining()
+        logits = self.head(features, beside if self.training else watch)
         outputs = {"out": self._to_image(logits, images, size)}
-        outputs |= {f"stage_{name}": self._to_image(scores, images, size) for name, scores in steps.found.items()}
+        for name, found in beside.found.items():
+            outputs[name] = self._to_image(found, images, size) if found.ndim == 4 else found
         if self.training and self.auxiliary is not None:
             outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
         return outputs

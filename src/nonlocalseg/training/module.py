@@ -26,7 +26,7 @@ class SegmentationTraining(lightning.LightningModule):
     def __init__(self, model: Segmenter, phase: Phase, seed: int, channels_last: bool = False) -> None:
         super().__init__()
         self.model, self.phase, self.seed, self.channels_last = model, phase, seed, channels_last
-        self.loss = phase_loss(phase, model.num_classes)
+        self.loss = phase_loss(phase, model.num_classes, model.head.loss_weights)
         self.metric = SegmentationMetric(model.num_classes)
         self.view = phase.view
         self.scores: Scores | None = None
@@ -37,7 +37,7 @@ class SegmentationTraining(lightning.LightningModule):
 
     def _frozen(self) -> list[nn.Module]:
         """The modules that training must leave as they are."""
-        norms = [m for m in self.model.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+        norms = [m for m in self.model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm))]
         backbone = [self.model.backbone] if self.phase.frozen_backbone else []
         return [*(norms if self.phase.frozen_batchnorm else []), *backbone]
 

@@ -6,7 +6,7 @@ Poly schedule and loss as in ANN 4.1; within a backbone the rate by depth is BEi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import torch
@@ -34,8 +34,9 @@ def poly_factor(step: int, phase: Phase) -> float:
     return max(poly * warm, phase.min_rate / phase.rate)
 
 
-def phase_loss(phase: Phase, num_classes: int) -> SegmentationLoss:
-    """The loss of a phase; ValueError where its options do not fit each other or the number of classes."""
+def phase_loss(phase: Phase, num_classes: int, further: Mapping[str, float] | None = None) -> SegmentationLoss:
+    """The loss of a phase, with the weights of a head's `further` outputs; ValueError where its options do not fit each
+    other or the number of classes."""
     if phase.class_weights is not None and len(phase.class_weights) != num_classes:
         raise ValueError(
             f"class_weights has {len(phase.class_weights)} numbers for {num_classes} classes: give one each"
@@ -49,6 +50,7 @@ def phase_loss(phase: Phase, num_classes: int) -> SegmentationLoss:
         class_weights=phase.class_weights,
         terms={**phase.terms},
         average=phase.loss_average,
+        further=further,
     )
 
 

@@ -1,0 +1,100 @@
+"""The blocks of the compared heads against their literal equations in float64, forward and gradient; they export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_non_local import randomise
+from torch import Tensor, nn
+
+from nonlocalseg.blocks import reference_attention as literal
+from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.encoding import ContextEncoding
+from nonlocalseg.blocks.global_context import GlobalContext
+
+
+class First(nn.Module):
+    """The first of a block's results."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)[0]
+
+
+# Name -> the block for 6 channels, and its literal form.
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor]]] = {
+    "global context": (lambda: GlobalContext(6, 3), literal.global_context),
+    "mean context, both ways": (
+        lambda: GlobalContext(6, 3, "avg", ("channel_mul", "channel_add")),
+        literal.global_context,
+    ),
+    "multiplied context": (lambda: GlobalContext(6, 3, "att", ("channel_mul",)), literal.global_context),
+    "encoding": (lambda: ContextEncoding(6, 4), literal.context_encoding),
+}
+
+
+def made(name: str) -> tuple[nn.Module, nn.Module, Callable[[Tensor], Tensor]]:
+    """The block with random weights, the module that gives its map, and the literal form of that."""
+    make, equation = CASES[name]
+    torch.manual_seed(0)
+    block = randomise(make())
+    whole = First(block) if isinstance(block, ContextEncoding) else block
+    return block, whole, lambda x: equation(block, x)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (8, 6)])
+def test_it_is_its_equation(name, size):
+    block, whole, equation = made(name)
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    ours, expected = whole(x), equation(x)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+    weight = torch.randn_like(expected)
+    leaves = [x, *(p for p in block.parameters() if p.requires_grad)]
+    got, wanted = (torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True) for out in (ours, expected))
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inference_is_the_same_function(name):
+    """Without gradients other orders of the products may be taken."""
+    _, whole, equation = made(name)
+    for size in ((5, 7), (9, 4)):
+        x = torch.randn(2, 6, *size, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(whole(x), equation(x), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_exports_with_free_sizes(name):
+    block = made(name)[1].float()
+    height, width = (torch.export.Dim(side, min=2, max=512) for side in ("height", "width"))
+    with torch.no_grad():
+        program = torch.export.export(
+            block,
+            (torch.randn(1, 6, 20, 24),),
+            dynamic_shapes=({2: height, 3: width},),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        ).module()
+        for size in ((17, 33), (9, 12)):
+            x = torch.randn(1, 6, *size)
+            torch.testing.assert_close(program(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_over_a_concatenation():
+    conv = randomise(ConvNormAct(5, 3, 3, bias=True))
+    a, b = (torch.randn(2, count, 6, 5, dtype=torch.float64, requires_grad=True) for count in (2, 3))
+    whole = conv(torch.cat([a, b], dim=1))
+    torch.testing.assert_close(conv.over(a, b), whole)
+    for mine, theirs in zip(
+        *(torch.autograd.grad(out.square().sum(), (a, b)) for out in (conv.over(a, b), whole)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
