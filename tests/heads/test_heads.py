@@ -98,6 +98,8 @@ OTHERS = {
     "lateral": (3, 4),
     "pooling_type": "avg",
     "fusion_types": ("channel_mul",),
+    "aspp_kernel_size": 3,
+    "lateral_stages": (3, 4),
 }
 
 

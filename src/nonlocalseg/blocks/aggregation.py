@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended
-from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.basic import ConvNormAct, SeparableConv, resize
+from nonlocalseg.blocks.joining import join
 from nonlocalseg.blocks.non_local import NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling
 
@@ -40,16 +43,17 @@ class PSP(nn.Module):
         bins = self.pool.sizes
         cells = self.pool(x)[0].split([size * size for size in bins], dim=2)
         pooled = [
-            resize(stage(cell.unflatten(2, (size, size))), x.shape[-2:], self.align_corners)
-            for stage, cell, size in zip(self.stages, cells, bins, strict=True)
+            stage(cell.unflatten(2, (size, size))) for stage, cell, size in zip(self.stages, cells, bins, strict=True)
         ]
-        return self.bottleneck(torch.cat([x, *pooled] if self.map_first else [*pooled, x], dim=1))
+        maps = [x, *pooled] if self.map_first else [*pooled, x]
+        return self.bottleneck.over(*maps, like=x, align_corners=self.align_corners)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: image average, 1x1 and three dilated 3x3 convolutions, joined by a 3x3 one.
+    """Atrous spatial pyramid pooling: image average, 1x1 and three dilated 3x3 convolutions, joined by a last one.
 
-    `[B, C, H, W] -> [B, out_channels, H, W]`; `rates` are the dilations at the map's own resolution.
+    `[B, C, H, W] -> [B, out_channels, H, W]`; `rates` are the dilations at the map's own resolution. `separable` makes
+    the dilated convolutions depthwise and pointwise (DeepLabv3+); `kernel_size` is that of the last convolution.
     """
 
     def __init__(
@@ -58,22 +62,22 @@ class ASPP(nn.Module):
         out_channels: int = 512,
         channels: int = 256,
         rates: tuple[int, ...] = (12, 24, 36),
-        align_corners: bool = False,
+        separable: bool = False,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
+        dilated = SeparableConv if separable else ConvNormAct
         self.image = ConvNormAct(in_channels, channels)
         self.branches = nn.ModuleList(
-            [ConvNormAct(in_channels, channels)]
-            + [ConvNormAct(in_channels, channels, 3, dilation=rate) for rate in rates]
+            [ConvNormAct(in_channels, channels)] + [dilated(in_channels, channels, 3, dilation=rate) for rate in rates]
         )
-        self.bottleneck = ConvNormAct((len(rates) + 2) * channels, out_channels, 3)
-        self.align_corners = align_corners
+        self.bottleneck = ConvNormAct((len(rates) + 2) * channels, out_channels, kernel_size)
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        image = self.image(x.mean(dim=(2, 3), keepdim=True))
-        image = image.expand(-1, -1, x.shape[2], x.shape[3])
-        return self.bottleneck(torch.cat([image, *(branch(x) for branch in self.branches)], dim=1))
+        maps = chain([self.image(x.mean(dim=(2, 3), keepdim=True))], (branch(x) for branch in self.branches))
+        widths = [self.image.conv.out_channels] * (1 + len(self.branches))
+        return self.bottleneck.finish(join(self.bottleneck.conv, maps, widths, (x.shape[2], x.shape[3])))
 
 
 class CGNL(nn.Module):

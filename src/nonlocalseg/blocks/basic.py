@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.joining import join
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -71,15 +73,10 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.conv(x))
 
-    def over(self, *maps: Tensor) -> Tensor:
-        """The same of the maps' concatenation, part by part, so that the concatenation never exists."""
-        conv, total, start = self.conv, None, 0
-        for x in maps:
-            weight, bias = conv.weight[:, start : start + x.shape[1]], conv.bias if total is None else None
-            part = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
-            total, start = part if total is None else total.add_(part), start + x.shape[1]
-        assert total is not None
-        return self.finish(total)
+    def over(self, *maps: Tensor, like: Tensor | None = None, align_corners: bool = False) -> Tensor:
+        """The same of the maps' concatenation, each resized as the first or as `like`; none of that ever exists (`join`)."""
+        height, width = (maps[0] if like is None else like).shape[-2:]
+        return self.finish(join(self.conv, maps, [x.shape[1] for x in maps], (height, width), align_corners))
 
 
 class Scale(nn.Module):
@@ -91,6 +88,39 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale
+
+
+class SeparableConv(nn.Module):
+    """A depthwise convolution, then a pointwise one, each with batch norm and ReLU. `[B, C, H, W] -> [B, C', H, W]`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, dilation: int = 1) -> None:
+        super().__init__()
+        self.depthwise = ConvNormAct(in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels)
+        self.pointwise = ConvNormAct(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+class Affine(nn.Module):
+    """One factor and one shift per channel of `[B, C, ...]`: batch norm in evaluation, where no convolution precedes it."""
+
+    def __init__(self, factor: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.factor, self.shift = nn.Parameter(factor), nn.Parameter(shift)
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Affine:
+        """What the norm does with its running statistics, computed in float64."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * factor
+        return cls(factor.to(norm.weight.dtype), shift.to(norm.weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        ones = (1,) * (x.ndim - 2)
+        return torch.addcmul(self.shift.view(-1, *ones), x, self.factor.view(-1, *ones))
 
 
 def to_channels_last(module: M) -> M:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from nonlocalseg.cli.errors import BAD_INPUT
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OfFolder, OnDevice
-from nonlocalseg.cli.terminal import say, show, track
+from nonlocalseg.cli.terminal import say, track
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
 from nonlocalseg.values import Count, Metavar, Names, Positional, changed, value
@@ -49,7 +49,7 @@ def check_data(own: CheckData, given: Given) -> int:
     if own.json is not None:
         check_folder(Path(own.json).parent, "--json")
     report = check_dataset(source, own.split, lambda items: track(items, "reading"))
-    show(report.text())
+    print(report.text())
     if own.json is not None:
         write_text(own.json, dumps(report.as_dict(), indent=1) + "\n")
     if not report.problems:
@@ -87,8 +87,7 @@ def prepare(own: Prepare, given: Given) -> None:
     """
     from nonlocalseg.data.preparing import prepare
 
-    done = prepare(own.data, own.root, own.workers, lambda finished, count: track(finished, "writing", count))
-    show(done.text())
+    print(prepare(own.data, own.root, own.workers, lambda finished, count: track(finished, "writing", count)).text())
 
 
 @value
@@ -131,4 +130,4 @@ def submit(own: Submit, given: Given) -> None:
         progress=sys.stderr.isatty(),
     )
     score = "" if done.miou is None else f", mIoU {100 * done.miou:.2f} %"
-    show(f"{done.images} images in {done.file}{score}")
+    print(f"{done.images} images in {done.file}{score}")

@@ -18,7 +18,7 @@ from nonlocalseg.heads.attending import (
     fusion_non_local,
     non_local,
 )
-from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, channels_of
 from nonlocalseg.values import Count, NotNegative, value
 
 
@@ -142,7 +142,7 @@ class ANNHead(Head[FusionOptions]):
 
 
 def _fusion(options: FusionOptions, channels: Mapping[int, int]) -> CommonFusion | FusionNonLocal:
-    high, lows = channels[5], tuple(_low(channels, stage) for stage in options.fuse)
+    high, lows = channels[5], tuple(channels_of(channels, stage, "fuse") for stage in options.fuse)
     if not isinstance(options, FNBOptions):
         return CommonFusion(high, lows, options.align_corners)
     sampling = options if isinstance(options, AFNBOptions) else None
@@ -155,10 +155,3 @@ def _context(options: FusionOptions, channels: int) -> NonLocal | None:
         share = options.share_key_query
         return non_local(options, channels, options.output, options.fuse_bias, share, sampling)
     return None
-
-
-def _low(channels: Mapping[int, int], stage: int) -> int:
-    if stage not in channels or stage == 5:
-        present = [s for s in sorted(channels) if s != 5]
-        raise ValueError(f"fuse: stage {stage} cannot be fused into stage 5; this backbone has {present}")
-    return channels[stage]

@@ -52,13 +52,15 @@ Options = TypeVar("Options", bound=HeadOptions)
 
 
 class Head(nn.Module, Generic[Options]):
-    """`{stage: [B, C, h, w]}` -> logits `[B, num_classes, h, w]` at the size of stage 5.
+    """`{stage: [B, C, h, w]}` -> logits `[B, num_classes, h, w]` at the size of one of its stages: 5 as a rule, else lower.
 
     `stages` lists the stages it reads, `classifiers` the attributes that are made anew for other classes,
-    `loss_weights` the weight of the loss of each further output that it tells a `Watch` of.
+    `loss_weights` the weight of the loss of each further output that it tells a `Watch` of. `usual_stride` is that of
+    stage 5 on a backbone that can be dilated, unless another is asked for.
     """
 
     classifiers: ClassVar[tuple[str, ...]] = ("classifier",)
+    usual_stride: ClassVar[int] = 8
     stages: tuple[int, ...] = (5,)
     loss_weights: Mapping[str, float] = MappingProxyType({})
 
@@ -72,3 +74,11 @@ class Head(nn.Module, Generic[Options]):
 
     def fold(self) -> None:
         """Turn what the head alone knows how to fold into its folded form; norms and W_o are folded before."""
+
+
+def channels_of(channels: Mapping[int, int], stage: int, option: str) -> int:
+    """The channels of a stage below 5 that `option` names. Raises ValueError where the backbone has none such."""
+    if stage not in channels or stage == 5:
+        present = [s for s in sorted(channels) if s != 5]
+        raise ValueError(f"{option}: stage {stage} cannot be taken beside stage 5; this backbone has {present}")
+    return channels[stage]

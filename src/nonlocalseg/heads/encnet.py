@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.encoding import ContextEncoding
-from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, channels_of
 from nonlocalseg.values import Count, NotNegative, value
 
 
@@ -40,7 +40,9 @@ class EncHead(Head[EncOptions]):
         self.lateral, self.align_corners = options.lateral, options.align_corners
         self.stages = (*options.lateral, 5)
         self.reduce = ConvNormAct(channels[5], width, 3)
-        self.laterals = nn.ModuleList(ConvNormAct(channels[stage], width) for stage in options.lateral)
+        self.laterals = nn.ModuleList(
+            ConvNormAct(channels_of(channels, stage, "lateral"), width) for stage in options.lateral
+        )
         parts = 1 + len(options.lateral)
         self.fusion = ConvNormAct(parts * width, width, 3) if options.lateral else None
         self.encoding = ContextEncoding(width, options.num_codes)
@@ -51,16 +53,13 @@ class EncHead(Head[EncOptions]):
 
     @classmethod
     def build(cls, options: EncOptions, channels: Mapping[int, int], num_classes: int) -> Self:
-        missing = [stage for stage in options.lateral if stage not in channels or stage == 5]
-        if missing:
-            raise ValueError(f"lateral: stage {missing[0]} is not below stage 5 in this backbone: {sorted(channels)}")
         return cls(options, channels, num_classes)
 
     def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
         x = self.reduce(features[5])
         if self.fusion is not None:
             lows = [conv(features[stage]) for conv, stage in zip(self.laterals, self.lateral, strict=True)]
-            x = self.fusion.over(x, *(resize(low, x.shape[-2:], self.align_corners) for low in lows))
+            x = self.fusion.over(x, *lows, align_corners=self.align_corners)
         x, encoded = self.encoding(x)
         presence = self.presence
         if presence is not None:

@@ -226,7 +226,7 @@ def _aggregate(o: GALDOptions, channels: int) -> Aggregate | None:
         block = PSP(channels, width, width, o.psp_bins, o.psp_act, o.psp_map_first, o.align_corners)
     elif o.aggregate == "aspp":
         rates = tuple(max(1, rate // 2) for rate in o.aspp_rates) if half else o.aspp_rates
-        block = ASPP(channels, width, o.aggregate_channels, rates, o.align_corners)
+        block = ASPP(channels, width, o.aggregate_channels, rates)
     elif o.aggregate == "cgnl":
         block = CGNL(channels, o.key_channels, o.cgnl_groups, official=o.official_gald)
     elif o.aggregate == "apnb":

@@ -17,17 +17,23 @@ class Backbone(nn.Module):
     """A timm feature extractor: images `[B, 3, H, W]` -> `{stage: [B, C, h, w]}`.
 
     Stage 5 is the last returned feature, stage 4 the one before, and so on. `channels` and `strides` go by stage.
-    `output_stride` is what the network was dilated to, None where it keeps its own. Networks that cut the image into
+    `output_stride` is what the network was dilated to, None where it keeps its own; `usual_stride` is tried where the
+    options name none. Networks that cut the image into
     patches get it padded on the right and bottom to a multiple of `multiple`; the caller crops. Raises `ValueError`
     for a name timm does not know, and for an output stride it cannot have.
     """
 
     def __init__(
-        self, name: str, options: NetworkOptions, pretrained: bool = False, weights: str | Path | None = None
+        self,
+        name: str,
+        options: NetworkOptions,
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+        usual_stride: int = 8,
     ) -> None:
         super().__init__()
         extra = options.backbone_options.keywords()
-        body, self.output_stride = _create(name, options.output_stride, extra, pretrained, weights)
+        body, self.output_stride = _create(name, options.output_stride, usual_stride, extra, pretrained, weights)
         self.body: nn.Module = body
         info = body.feature_info
         count = len(info.channels())
@@ -69,11 +75,16 @@ def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, f
 
 
 def _create(
-    name: str, output_stride: int | None, extra: dict[str, Any], pretrained: bool, weights: str | Path | None
+    name: str,
+    output_stride: int | None,
+    usual_stride: int,
+    extra: dict[str, Any],
+    pretrained: bool,
+    weights: str | Path | None,
 ) -> tuple[Any, int | None]:
     """The features-only network and the output stride it was dilated to, None where it keeps its own.
 
-    Asking for None dilates to 8 where the network can be dilated.
+    Asking for None dilates to `usual_stride` where the network can be dilated.
     """
     import timm
 
@@ -91,7 +102,7 @@ def _create(
         if output_stride is not None:
             raise ValueError(f"output_stride: {name} is a transformer and keeps its patch size: leave it out")
     else:
-        options["output_stride"] = 8 if output_stride is None else output_stride
+        options["output_stride"] = usual_stride if output_stride is None else output_stride
     try:
         body = _timm_create(name, options, weights)
     except (AssertionError, NotImplementedError, TypeError, KeyError) as error:

@@ -14,10 +14,12 @@ from nonlocalseg.heads.ann import (
     FusionOptions,
 )
 from nonlocalseg.heads.base import Head, HeadOptions
+from nonlocalseg.heads.deeplabv3plus import DeepLabV3PlusHead, DeepLabV3PlusOptions
 from nonlocalseg.heads.encnet import EncHead, EncOptions
 from nonlocalseg.heads.fcn import APNBOptions, FCNHead, FCNOptions, NonLocalOptions
 from nonlocalseg.heads.gald import GALDHead, GALDOptions
 from nonlocalseg.heads.gcnet import GCHead, GCOptions
+from nonlocalseg.heads.upernet import UPerNetHead, UPerNetOptions
 
 
 @dataclass(frozen=True)
@@ -51,4 +53,6 @@ MODELS: dict[str, Model] = {
     "galdv2": Model("ASPP + LDv2", GALDHead, GALDOptions(aggregate="aspp", distribute="ldv2")),
     "encnet": Model("context encoding, with a loss on which classes there are", EncHead, EncOptions()),
     "gcnet": Model("one global context for all positions", GCHead, GCOptions()),
+    "deeplabv3plus": Model("separable ASPP, refined with a lower stage", DeepLabV3PlusHead, DeepLabV3PlusOptions()),
+    "upernet": Model("pyramid pooling, then a feature pyramid", UPerNetHead, UPerNetOptions()),
 }

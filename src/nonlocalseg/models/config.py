@@ -44,7 +44,7 @@ class NetworkOptions:
     """What every model has beside its head: the backbone's dilations and the auxiliary head."""
 
     output_stride: Whole | None = None
-    "Stride of the backbone's last feature map, 8, 16 or 32; by default 8 where the network can be dilated."
+    "Stride of the backbone's last feature map, 8, 16 or 32; by default 8 (UPerNet: 32) where the network can be dilated."
     multi_grid: tuple[Count, ...] | None = None
     "Factors of the dilations in the blocks of stage 5, for ResNets."
     dilate_first: bool = False

@@ -81,9 +81,9 @@ def resolve(
 
 def build(config: ModelConfig, pretrained: bool = False, backbone_weights: str | Path | None = None) -> Segmenter:
     """The model that `config` describes; its own config says which output stride the backbone has."""
-    backbone = Backbone(config.backbone, config, pretrained, backbone_weights)
-    num_classes = len(config.classes)
-    head = MODELS[config.model].head.build(config.options, backbone.channels, num_classes)
+    kind, num_classes = MODELS[config.model].head, len(config.classes)
+    backbone = Backbone(config.backbone, config, pretrained, backbone_weights, kind.usual_stride)
+    head = kind.build(config.options, backbone.channels, num_classes)
     auxiliary = _auxiliary(config, backbone, num_classes) if config.auxiliary else None
     return Segmenter(
         backbone,

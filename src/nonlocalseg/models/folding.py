@@ -1,7 +1,8 @@
 """Exact inference-time folding: the same function with less arithmetic, for evaluation only.
 
-Batch norm goes into its convolution, W_o into the output convolution of its block, and AFNB's output convolution, which
-has no activation, into the 3x3 convolution behind it. The auxiliary head is dropped.
+Batch norm goes into its convolution, or becomes one factor and one shift where none precedes it; W_o goes into the output
+convolution of its block, and AFNB's output convolution, which has no activation, into the 3x3 convolution behind it.
+The auxiliary head is dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.basic import Affine, ConvNormAct
 from nonlocalseg.blocks.folding import fold_norm, fold_out, fused
 from nonlocalseg.blocks.non_local import AttendingBlock
 from nonlocalseg.models.segmenter import Segmenter
@@ -46,6 +47,9 @@ def fold_in_place(model: Segmenter) -> None:
         if isinstance(module, AttendingBlock):
             fold_out(module)
     model.head.fold()
+    for name, module in list(model.head.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            _replace(model.head, name, Affine.of(module))
     model.requires_grad_(False)
     model.folded = True
     if model.config is not None:

@@ -56,6 +56,7 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
         "embedding_bias": True,
         "share_key_query": False,
     },
+    ("mmseg", "deeplabv3plus"): {"channels": 512, "aspp_kernel_size": 3},
 }
 
 
