@@ -35,7 +35,7 @@ def test_demo_leaves_models_pictures_and_figures(
     compared = run_demo(folder, steps=1)
     assert compared.folder == folder
     for name in ("fcn", "ann"):
-        model = nls.from_pretrained(folder / name / "model")
+        model = nls.from_pretrained(folder / name / "best")
         assert model.classes == Synthetic.classes
         report = json.loads((folder / "metrics.json").read_text())["models"][name]
         assert report["mean_iou"] == compared.results[name].scores.mean_iou

@@ -67,7 +67,7 @@ def run_demo(
     """Train fcn and ann for equal steps on drawn scenes, compare them on the test scenes and draw pictures.
 
     Leaves in `out`: montage.png, curves.png, metrics.json, scenes/ (images to predict on), and the run folders fcn/ and
-    ann/ with a loadable `model/` each. Raises ValueError or OSError where `out` cannot be written.
+    ann/ with a loadable `best/` each. Raises ValueError or OSError where `out` cannot be written.
 
     Args:
         out: folder for everything; where it exists, a number is added to its name and nothing is replaced.
@@ -227,4 +227,4 @@ The outputs of fcn depend on at most {compared.reach} pixels to either side.
 {folder / "curves.png"}   loss and validation mIoU
 {folder / "metrics.json"}
 
-Next: nonlocalseg predict {folder / "ann" / "model"} {images} --out {folder / "predictions"}"""
+Next: nonlocalseg predict {folder / "ann"} {images} --out {folder / "predictions"}"""

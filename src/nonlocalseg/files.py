@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")  # as UNFINISHED
     # Not by tempfile, whose files are the owner's alone; here the process's umask decides, as for any new file.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -27,6 +30,13 @@ def writing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove from `folder` what `writing` left there when its process was killed."""
+    for path in folder.iterdir():
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -118,7 +118,7 @@ def test_unknown_backbone(mistake, data, tmp_path):
 
 def test_corrupt_checkpoint(mistake, data, trained, tmp_path):
     run, out = shutil.copytree(trained[1], tmp_path / "run"), tmp_path / "out"
-    for name in ("checkpoints/last.ckpt", "model/model.safetensors"):
+    for name in ("checkpoints/last.ckpt", "best/model.safetensors"):
         (run / name).write_bytes((run / name).read_bytes()[:5000])
     before = files_in(run)
     assert "last.ckpt is corrupt" in mistake("train", "--resume", run, "--root", data)

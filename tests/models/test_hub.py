@@ -16,8 +16,8 @@ from nonlocalseg.view import View
 
 @pytest.fixture
 def saved(tmp_path):
-    small("ann").save_pretrained(tmp_path / "run/model")
-    return tmp_path / "run/model"
+    small("ann").save_pretrained(tmp_path / "run/best")
+    return tmp_path / "run/best"
 
 
 def test_a_run_folder_is_its_model(saved):

@@ -263,7 +263,7 @@ def test_evaluation_is_measured_again_only_when_it_must(run, tmp_path, monkeypat
         report(copy, split="train", **QUIET)
     with pytest.raises(Measured):
         report(copy, data_options={"length": 5}, **QUIET)
-    os.utime(copy / "model" / "config.json")  # trained on
+    os.utime(copy / "best" / "config.json")  # trained on
     with pytest.raises(Measured):
         report(copy, **QUIET)
 
@@ -275,7 +275,7 @@ def test_model_without_attention_and_run_without_curves(run, tmp_path):
     scenes = gathering.open_measured(run, gathering.open_run(run), {"data_options": {"length": 1}})
     part = scenes.parts[0]
     model = create_model("fcn", "test_resnet.r160_in1k", classes=part.classes, palette=part.palette, channels=8)
-    model.save_pretrained(folder / "model")
+    model.save_pretrained(folder / "best")
     page = Page(report(folder, data_options={"length": 1}, out=tmp_path / "deep/er.html", **QUIET))
     assert "no block that attends" in page.text["attention"]
     assert "no metrics.csv" in page.text["curves"]
@@ -321,7 +321,7 @@ def _unvalidated(folder: Path) -> None:
     [
         (shutil.rmtree, {}, "no such run"),
         (lambda f: (f / "recipe.yaml").unlink(), {}, "holds no recipe.yaml"),
-        (lambda f: shutil.rmtree(f / "model"), {}, "--resume"),
+        (lambda f: shutil.rmtree(f / "best"), {}, "--resume"),
         (lambda f: None, {"split": "tset"}, "'tset': did you mean 'test'.*--split"),
         (lambda f: None, {"data": "folder"}, "--root"),
         (lambda f: None, {"images": -1}, "--images: -1"),

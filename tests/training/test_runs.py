@@ -19,9 +19,10 @@ from nonlocalseg.training.runs import train
 def test_run_folder(run):
     done = run()
     assert sorted(p.name for p in done.folder.iterdir()) == [
+        "best",
         "checkpoints",
+        "last",
         "metrics.csv",
-        "model",
         "recipe.yaml",
         "tensorboard",
     ]

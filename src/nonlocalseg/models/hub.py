@@ -12,7 +12,7 @@ from nonlocalseg.labels import Palette, default_palette
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.storage import CONFIG, WEIGHTS, read_config, read_weights
+from nonlocalseg.models.storage import BEST, CONFIG, WEIGHTS, read_config, read_own_weights
 from nonlocalseg.values import changed
 
 LICENCE = "apache-2.0"
@@ -37,7 +37,7 @@ def from_pretrained(
     model = build(config)
     if config.folded:
         fold_in_place(model.eval())
-    load_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS, fresh_classifiers=classes is not None)
+    load_weights(model, read_own_weights(folder), folder / WEIGHTS, fresh_classifiers=classes is not None)
     return model.eval()
 
 
@@ -113,14 +113,14 @@ def _folder(source: str | Path) -> Path:
     if str(source).startswith(HUB):
         return _download(str(source).removeprefix(HUB))
     path = Path(source)
-    for folder in (path, path / "model"):
+    for folder in (path, path / BEST):
         if (folder / CONFIG).is_file():
             if not (folder / WEIGHTS).is_file():
                 raise FileNotFoundError(f"{folder / WEIGHTS} is missing beside {CONFIG}: copy the whole model folder")
             return folder
     if path.exists() or len(path.parts) != 2 or str(source).startswith((".", "/", "~")) or path.parent.exists():
         raise FileNotFoundError(
-            f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its model/ folder"
+            f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its {BEST}/ folder"
         )
     return _download(str(source))
 

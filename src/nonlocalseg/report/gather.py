@@ -18,7 +18,7 @@ from nonlocalseg.evaluation.scoring import evaluate
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.storage import CONFIG
+from nonlocalseg.models.storage import BEST, CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
 from nonlocalseg.values import changed, from_plain, names_of
@@ -80,9 +80,9 @@ def open_run(run: Path) -> Plan:
         raise FileNotFoundError(f"{run}: there is no such run; give the folder that `nonlocalseg train` wrote")
     if not (run / RECIPE).is_file():
         raise FileNotFoundError(f"{run} is no run, it holds no {RECIPE}; give the folder that `train` wrote")
-    if not (run / "model" / CONFIG).is_file():
+    if not (run / BEST / CONFIG).is_file():
         raise FileNotFoundError(
-            f"{run} holds no model/ yet; go on with `nonlocalseg train --resume {run}` until its first checkpoint"
+            f"{run} holds no {BEST}/ yet; go on with `nonlocalseg train --resume {run}` until its first checkpoint"
         )
     return read_plan(run / RECIPE)
 
@@ -115,7 +115,7 @@ def find_evaluation(run: Path, model: Segmenter, measured: Measured) -> Evaluati
     found: list[tuple[bool, float, Evaluation]] = []
     for path in sorted((run / "evaluation").glob("*.json")):
         time = path.stat().st_mtime
-        if path.stem.endswith("-comparison") or time < (run / "model" / CONFIG).stat().st_mtime:
+        if path.stem.endswith("-comparison") or time < (run / BEST / CONFIG).stat().st_mtime:
             continue
         try:
             evaluation = Evaluation.read(path)

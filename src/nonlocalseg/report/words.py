@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from nonlocalseg.models.storage import WEIGHTS
+from nonlocalseg.models.storage import BEST, WEIGHTS
 from nonlocalseg.report.gather import Findings
 from nonlocalseg.timing.measuring import surroundings
 
@@ -49,7 +49,7 @@ def told_setting(findings: Findings) -> str:
 
 def told_occasion(findings: Findings) -> str:
     """On what was measured, of when the model is, and when the report was written."""
-    trained = datetime.fromtimestamp((findings.run / "model" / WEIGHTS).stat().st_mtime).astimezone()
+    trained = datetime.fromtimestamp((findings.run / BEST / WEIGHTS).stat().st_mtime).astimezone()
     written = datetime.now().astimezone()
     source = findings.measured.source
     shown = f"Measured on {source.data}, split {source.split}: {told_setting(findings)}."

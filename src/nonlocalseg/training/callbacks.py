@@ -19,8 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from nonlocalseg.files import writing
+from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.training.folder import LAST, RunFolder
+from nonlocalseg.training.folder import CHECKPOINT, RunFolder
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.optimisation import moving_average, poly_factor
 from nonlocalseg.training.plan import Plan, write_plan
@@ -57,7 +58,7 @@ class Average(WeightAveraging):
 
 
 class Checkpoints(lightning.Callback):
-    """Saves `checkpoints/last.ckpt`, `best.ckpt` and the best model as `model/`, after every validation.
+    """Saves `checkpoints/last.ckpt` and the model as `last/` after every validation, `best.ckpt` and `best/` if better.
 
     Best is the highest validation mIoU; without validation it is the last. `extra` is stored in the checkpoints. With an
     `average`, which must come before it in the trainer's list, that is the model.
@@ -95,19 +96,18 @@ class Checkpoints(lightning.Callback):
         better = miou is None or self.best is None or not miou <= self.best
         if better:
             self.best, self.best_step = miou, trainer.global_step
-            if trainer.is_global_zero:
-                with self.average.in_the_model(trainer, module) if self.average else nullcontext():
-                    module.model.save_pretrained(place / "model")
+        if trainer.is_global_zero:
+            with self.average.in_the_model(trainer, module) if self.average else nullcontext():
+                for name in (LAST, BEST) if better else (LAST,):
+                    module.model.save_pretrained(place / name)
         self.save_last(trainer)
         if better and trainer.is_global_zero:
-            with writing((place / LAST).with_name("best.ckpt")) as temporary:
-                shutil.copyfile(place / LAST, temporary)
+            with writing((place / CHECKPOINT).with_name("best.ckpt")) as temporary:
+                shutil.copyfile(place / CHECKPOINT, temporary)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write last.ckpt: every process must call it, the first one writes."""
-        last = self.folder.phase(self.index) / LAST
-        with writing(last) if trainer.is_global_zero else nullcontext(last) as path:
-            trainer.save_checkpoint(path)
+        trainer.save_checkpoint(self.folder.phase(self.index) / CHECKPOINT)
 
 
 class SameFolder(lightning.Callback):

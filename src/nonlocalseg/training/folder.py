@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from nonlocalseg.files import check_folder
+from nonlocalseg.files import check_folder, sweep_unfinished
+from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.runtime import training_rank
 
-LAST = Path("checkpoints") / "last.ckpt"
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
 RECIPE = "recipe.yaml"
 LOCK = "running.lock"
 EARLY = {RECIPE, LOCK, "metrics.csv", "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
 """What a run makes in its folder before its first checkpoint, and ..."""
-LATER = {"model", "last"}
+LATER = {BEST, LAST}
 """... from then on, beside `phase-1` and so on. Nothing else is ever removed."""
+WRITTEN_IN = ("checkpoints", BEST, LAST)
 
 
 class RunFolder:
@@ -62,14 +65,14 @@ class RunFolder:
         """What phase `index` of a resumed run goes on from; None where it begins. FileNotFoundError for the first."""
         if not self.resumed:
             return None
-        path = self.phase(index) / LAST
+        path = self.phase(index) / CHECKPOINT
         if index == 0 and not path.is_file():
             raise FileNotFoundError(f"{self.path} holds no {path.relative_to(self.path)} to resume from")
         return path if path.is_file() else None
 
     def last(self, index: int) -> Path:
         """The model that phase `index` ends with, from which the next begins."""
-        return self.phase(index) / "last"
+        return self.phase(index) / LAST
 
     def claim(self) -> None:
         """Make the folder, in the first process; without a name, the first of NAME, NAME-2, ... that is free."""
@@ -78,6 +81,8 @@ class RunFolder:
         if self._path is not None:
             self._path.mkdir(parents=True, exist_ok=True)
             _lock(self._path)
+            for place in _places(self._path):
+                sweep_unfinished(place)  # of a run that was killed while it wrote
             if not self.resumed and not self.holds_checkpoints():
                 _sweep(self._path, EARLY - {LOCK})  # of a run that was killed before its first checkpoint
             return
@@ -99,7 +104,7 @@ class RunFolder:
 
     def holds_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
-        return self._path is not None and (self.resumed or any(self._path.rglob(LAST.name)))
+        return self._path is not None and (self.resumed or any(self._path.rglob(CHECKPOINT.name)))
 
     def discard(self) -> None:
         """Remove what a run with nothing to go on from has made, which would be in the way of the next try."""
@@ -116,7 +121,7 @@ class RunFolder:
 def _gone_early(folder: Path) -> bool:
     """Whether the folder is empty, or holds only what a run left that was killed before its first checkpoint."""
     names = {path.name for path in folder.iterdir()}
-    return not names or (LOCK in names and names <= EARLY and not any(folder.rglob(LAST.name)))
+    return not names or (LOCK in names and names <= EARLY and not any(folder.rglob(CHECKPOINT.name)))
 
 
 def _sweep(folder: Path, names: set[str]) -> None:
@@ -124,6 +129,12 @@ def _sweep(folder: Path, names: set[str]) -> None:
     for path in folder.iterdir():
         if path.name in names or (path.name.startswith("phase-") and names >= LATER):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """The folders in which a run writes files."""
+    for phase in (folder, *sorted(folder.glob("phase-*"))):
+        yield from (place for place in (phase, *(phase / name for name in WRITTEN_IN)) if place.is_dir())
 
 
 def _lock(folder: Path) -> None:

@@ -14,8 +14,11 @@ from rich.console import Console
 
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.storage import BEST, LAST
+from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import device_count, training_rank, worker_count
-from nonlocalseg.training.folder import RECIPE, RunFolder
+from nonlocalseg.training.checkpoints import read_checkpoint
+from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
 from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, resolve
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
@@ -24,7 +27,10 @@ from nonlocalseg.values import changed
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """What `train` leaves behind. `miou` is that of the saved model on the validation split, None without one."""
+    """What `train` leaves behind. `model` is the best one, `miou` its score on the validation split, None without one.
+
+    In `folder` lies the best model as `best/`, which `from_pretrained(folder)` takes, and that of the last step as `last/`.
+    """
 
     folder: Path
     model: Segmenter = field(repr=False)
@@ -120,24 +126,36 @@ def _on_this_machine(plan: Plan) -> Plan:
 
 
 def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
-    """Run the phases of `plan` one after the other; each starts from the last weights of the one before.
-
-    A phase of several that has written its last weights is over.
-    """
+    """Run the phases of `plan` one after the other; each starts from the last weights of the one before."""
     source, fitted, final = plan.init_from, None, len(plan.phases) - 1
     for index, phase in enumerate(plan.phases):
-        if not (folder.resumed and index < final and folder.last(index).is_dir()):
+        if not (index < final and _over(folder, index, phase)):
             folder.checkpoint(index)  # says what is missing before a model is made
             model = start_model(plan, phase, source)
             with _claimed(folder, console):
                 fitted = fit_phase(plan, index, model, folder, console)
         source = str(folder.last(index))
     assert isinstance(fitted, Fitted)  # the last phase always runs
-    saved = from_pretrained(folder.phase(final) / "model")
+    saved = from_pretrained(folder.phase(final) / BEST)
     if folder.several and training_rank() == 0:
-        saved.save_pretrained(folder.path / "model")
-    console.print(f"saved {folder.path / 'model'}, the weights of step {fitted.best_step}", highlight=False)
+        saved.save_pretrained(folder.path / BEST)
+        from_pretrained(folder.phase(final) / LAST).save_pretrained(folder.path / LAST)
+    best = "" if fitted.best is None else f" (the best validation, mIoU {fitted.best:.4f})"
+    console.print(
+        f"saved {folder.path / BEST}, the weights of step {fitted.best_step}{best}, and {folder.path / LAST}, "
+        f"those of step {fitted.step}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return TrainingRun(folder.path, saved, fitted.best, fitted.step)
+
+
+def _over(folder: RunFolder, index: int, phase: Phase) -> bool:
+    """Whether a phase of a resumed run, which another follows, has nothing left to do."""
+    if not folder.resumed or folder.checkpoint(index) is None or not folder.last(index).is_dir():
+        return False
+    begun = folder.checkpoint(index + 1) is not None  # the next one is not taken back, whatever --steps says now
+    return begun or read_checkpoint(folder.phase(index) / CHECKPOINT)["global_step"] >= phase.steps
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.callbacks import Average, Checkpoints, MetricsFile, ProgressBar, RecipeFile, SameFolder
+from nonlocalseg.training.checkpoints import WrittenBeside, check_resumable, identity
 from nonlocalseg.training.data import SegmentationData, mix_seed
 from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.loggers import logging_to
@@ -74,13 +74,12 @@ def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
 def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, console: Console) -> Fitted:
     """Train `model` through phase `index` of `plan`; where the folder holds a checkpoint to resume from, from there on.
 
-    It is left with the weights of the last step, or their average where the phase has one; of several phases each saves
-    that as `last`.
+    It is left with the weights of the last step, or their average where the phase has one.
     """
     phase, seed = plan.phases[index], mix_seed(plan.seed, index)
     checkpoint = folder.checkpoint(index)
     if checkpoint is not None:
-        check_resumable(checkpoint, model.classes, phase)
+        check_resumable(checkpoint, plan, phase, model.classes)
     save_memory(model, plan)
     if plan.sync_batchnorm:
         convert_sync_batchnorm(model)  # timm's: torch's, which Lightning takes, drops the activation in timm's norms
@@ -88,7 +87,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     images = SegmentationData(phase, (red, green, blue), seed, plan.workers, plan.accumulate)
     module = SegmentationTraining(model, phase, seed, plan.channels_last)
     average = Average(phase.ema) if phase.ema else None
-    keeper = Checkpoints(folder, index, average, _identity(model.classes, phase))
+    keeper = Checkpoints(folder, index, average, identity(plan, phase, model.classes))
     callbacks = [
         SameFolder(folder),
         RecipeFile(folder, plan),
@@ -106,10 +105,6 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
         trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         if average:
             average.on_train_end(trainer, module)  # Lightning leaves it out where no step was left to do
-    if folder.several:
-        if trainer.is_global_zero:
-            model.save_pretrained(folder.last(index))
-        trainer.strategy.barrier()
     return Fitted(keeper.best, keeper.best_step, trainer.global_step)
 
 
@@ -129,6 +124,7 @@ def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # DrawOrder knows the ranks
         enable_checkpointing=False,
+        plugins=[WrittenBeside()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -154,36 +150,6 @@ def save_memory(model: Segmenter, plan: Plan) -> None:
         if switch is None:
             raise ValueError(f"backbone {plan.backbone} cannot recompute activations: leave out --checkpointing")
         switch(True)
-
-
-def _identity(classes: tuple[str, ...], phase: Phase) -> dict[str, Any]:
-    """What a checkpoint says of itself, so that nothing else goes on from it."""
-    return {"classes": list(classes), "optimizer": phase.optimizer, "average": phase.ema is not None}
-
-
-def check_resumable(checkpoint: Path, classes: tuple[str, ...], phase: Phase) -> None:
-    """ValueError where the checkpoint cannot be read or was made for other classes, by another optimizer, or without
-    the average that the phase has."""
-    try:
-        ours = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["nonlocalseg"]
-        stored, optimizer, averaged = ours["classes"], ours["optimizer"], ours["average"]
-    except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, TypeError, OSError) as error:
-        raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy of it") from error
-    if len(stored) != len(classes):
-        raise ValueError(
-            f"{checkpoint} was trained for {len(stored)} classes and the data has {len(classes)}: resume with "
-            "the run's own data, or start a new run with --init-from"
-        )
-    if optimizer != phase.optimizer:
-        raise ValueError(
-            f"{checkpoint} holds the state of {optimizer}, which {phase.optimizer} cannot go on from: leave out "
-            "--optimizer, or start a new run with --init-from"
-        )
-    if averaged != (phase.ema is not None):
-        raise ValueError(
-            f"{checkpoint} holds {'an' if averaged else 'no'} average of the weights: leave out --ema, or start a new "
-            "run with --init-from"
-        )
 
 
 def _summary(plan: Plan, index: int, model: Segmenter, images: SegmentationData, place: Path | None) -> str:
