@@ -19,8 +19,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "nonlocalseg"
 # Each may import those before it.
 LEAVES = (
     "choices",
-    "labels",
     "values",
+    "labels",
     "view",
     "runtime",
     "files",

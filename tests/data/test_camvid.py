@@ -11,7 +11,7 @@ import pytest
 from layouts import label_of, picture
 
 from nonlocalseg import images
-from nonlocalseg.data.camvid import BY_COLOUR, CamVid
+from nonlocalseg.data.camvid import LABELS, CamVid
 
 FRAMES = {
     "train": ["0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_07920", "0016E5_08190"],
@@ -60,7 +60,7 @@ def test_facts_real_split_and_coloured_sample(shared: Path, tmp_path: Path) -> N
     assert [list(colour) for colour in CamVid.palette] == facts["palette11"]
     groups = enumerate(facts["group32_to_11_mathworks"])
     expected = {tuple(facts["colours32"][name]): index for index, names in groups for name in names}
-    assert BY_COLOUR.meaning == {**expected, (0, 0, 0): 255}
+    assert LABELS.colours == {**expected, (0, 0, 0): 255}
     (tmp_path / "LabeledApproved_full").mkdir()
     (tmp_path / "701_StillsRaw_full").mkdir()
     for split in ("train", "val", "test"):

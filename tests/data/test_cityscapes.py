@@ -131,7 +131,7 @@ def test_facts_and_datumaro_sample(shared: Path, tmp_path: Path) -> None:
     assert list(Cityscapes.classes) == facts["classes"]
     assert [list(colour) for colour in Cityscapes.palette] == facts["palette"]
     meaning = {int(key): value for key, value in facts["id_to_train"].items() if int(key) >= 0}
-    assert Cityscapes.by_id.meaning == meaning
+    assert Cityscapes.by_id.values == meaning
     assert [entry[1] for entry in facts["all_labels"]][:-1] == list(LABELS)
     sample = shared / "layouts" / "datumaro" / "tests" / "assets" / "cityscapes_dataset" / "train_dataset"
     shutil.copytree(sample / "imgsFine" / "leftImg8bit", tmp_path / "leftImg8bit")

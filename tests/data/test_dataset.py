@@ -14,12 +14,11 @@ from nonlocalseg import images
 from nonlocalseg.data.camvid import CamVid
 from nonlocalseg.data.catalog import DATASETS
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import subfolder
 from nonlocalseg.data.pairing import match_folders
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_errors_name_the_file(root: Path) -> None:
 class Rooms(SegmentationDataset):
     classes = names("floor, wall")
     palette = colours("804000 c0c0c0")
-    labels = Labels(LabelMap({0: IGNORE, 1: 0, 2: 1}))
+    labels = Labels(LabelMap(values={0: IGNORE, 1: 0, 2: 1}))
     splits = ("train", "test")
 
     def discover(self) -> Discovery:

@@ -8,11 +8,10 @@ from typing import ClassVar
 
 from nonlocalseg import images
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import inside, require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, unlabelled
 from nonlocalseg.data.tables import colours, distinct, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _SOURCE = "ADEChallengeData2016.zip from sceneparsing.csail.mit.edu"
 _TEST_SOURCE = "release_test.zip from sceneparsing.csail.mit.edu"
@@ -62,7 +61,7 @@ class ADE20K(SegmentationDataset):
     splits = ("train", "val", "test", "trainval")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 20210, "val": 2000, "test": 3352, "trainval": 22210}
     label_ids: ClassVar[tuple[int, ...]] = tuple(range(1, 151))  # what the server expects
-    labels = Labels(LabelMap({0: IGNORE, **{value: index for index, value in enumerate(label_ids)}}))
+    labels = Labels(LabelMap(values={0: IGNORE, **{value: index for index, value in enumerate(label_ids)}}))
 
     @classmethod
     def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import EitherMap, LabelMap
 from nonlocalseg.data.layouts import require, subfolder
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, match_folders
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _STILLS, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 _SITE = "mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
@@ -32,9 +31,10 @@ _GROUPS = {
 
 
 CLASSES = names("Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian, Bicyclist")
-BY_VALUE = LabelMap({**{value: value for value in range(11)}, 11: IGNORE})
-BY_COLOUR = LabelMap(
-    {(0, 0, 0): IGNORE} | {colour: CLASSES.index(name) for name, text in _GROUPS.items() for colour in colours(text)}
+LABELS = LabelMap(
+    values={**{value: value for value in range(11)}, 11: IGNORE},
+    colours={(0, 0, 0): IGNORE}
+    | {colour: CLASSES.index(name) for name, text in _GROUPS.items() for colour in colours(text)},
 )
 
 
@@ -54,7 +54,7 @@ class CamVid(SegmentationDataset):
     classes = CLASSES
     palette = colours("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0")
     splits = ("train", "val", "test", "trainval")
-    labels = Labels(EitherMap(BY_VALUE, BY_COLOUR))
+    labels = Labels(LABELS)
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 367, "val": 101, "test": 233, "trainval": 468}
 
     def discover(self) -> Discovery:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from nonlocalseg.data.dataset import SegmentationDataset
-from nonlocalseg.data.label_maps import EitherMap, LabelError, LabelMap, spell_counts
 from nonlocalseg.data.source import DataSource
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelError, spell_counts
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
@@ -207,18 +206,17 @@ def _misfit(file: str, raw: np.ndarray, error: LabelError) -> Problem:
 
 def _off_by_one(dataset: SegmentationDataset, summary: SplitSummary, unknown: Counter[Any]) -> Problem | None:
     """Whether the unknown values of a whole split vanish when all values move by one."""
-    known = dataset.labels.meaning
-    known = known.by_value if isinstance(known, EitherMap) else known
-    if not unknown or not isinstance(known, LabelMap) or known.colours or not summary.seen:
+    known = dataset.labels.meaning.values
+    if not unknown or not known or not summary.seen:
         return None
-    keys, seen = {key for key in known.meaning if isinstance(key, int)}, set(summary.seen)
+    keys, seen = set(known), set(summary.seen)
     file = str(dataset.pairs[0].label.parent if dataset.pairs[0].label else dataset.root)
     if set(unknown) == {max(keys) + 1} and {value - 1 for value in seen - {0}} <= keys and len(seen) > 2:
         message = (
             f"values reach {max(seen)}, the class map ends at {max(keys)}: they seem to start at 1, with 0 for void"
         )
         return Problem("labels off by one", file, f"{message}; raise every value of the class map by one")
-    starts_at_one = known.meaning.get(0) == IGNORE and 1 in keys
+    starts_at_one = known.get(0) == IGNORE and 1 in keys
     if set(unknown) == {255} and starts_at_one and 0 in seen and max(keys) not in seen and len(seen) > 2:
         message = f"value {max(keys)} never occurs, 0 and 255 do: zero seems to be a class here and 255 void"
         return Problem("labels off by one", file, f"{message}; lower every value of the class map by one")

@@ -12,11 +12,10 @@ from PIL import Image, ImageDraw
 
 from nonlocalseg import images
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import Task, require
 from nonlocalseg.data.pairing import by_suffix, join, match, unlabelled
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 # The official label ids: the place in this list is the id. "license plate" is -1 and never drawn.
 LABELS = names("""
@@ -67,9 +66,11 @@ class Cityscapes(SegmentationDataset):
     }
     label_ids: ClassVar[tuple[int, ...]] = tuple(LABELS.index(name) for name in classes)  # what the server expects
     by_id: ClassVar[LabelMap] = LabelMap(
-        {**dict.fromkeys(range(len(LABELS)), IGNORE), **{value: index for index, value in enumerate(label_ids)}}
+        values={**dict.fromkeys(range(len(LABELS)), IGNORE), **{value: index for index, value in enumerate(label_ids)}}
     )
-    by_train_id: ClassVar[LabelMap] = LabelMap({**{index: index for index in range(19)}, 19: IGNORE, 255: IGNORE})
+    by_train_id: ClassVar[LabelMap] = LabelMap(
+        values={**{index: index for index in range(19)}, 19: IGNORE, 255: IGNORE}
+    )
     labels = Labels(by_id, _stored)
 
     @classmethod

@@ -14,9 +14,8 @@ import numpy as np
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.dataset import Discovery, Labels
-from nonlocalseg.data.label_maps import same
 from nonlocalseg.data.pairing import Pair
-from nonlocalseg.labels import IGNORE, Colour, default_palette
+from nonlocalseg.labels import IGNORE, Colour, default_palette, same
 
 Annotated = tuple[tuple[int, int], list[dict[str, Any]]]
 """Height and width of an image, and its annotations."""
@@ -74,7 +73,7 @@ class COCOAnnotations:
                     annotated[path, stem] = drawn
                 else:
                     unmatched.append(picture)
-        labels = Labels(same, COCOLabels(self.root, categories, annotated).stored)
+        labels = Labels(same(len(categories.classes)), COCOLabels(self.root, categories, annotated).stored)
         return Discovery(tuple(pairs), tuple(unmatched), categories.classes, categories.palette, labels)
 
     def _images(self, name: str, content: dict[str, Any]) -> Iterator[tuple[str, Path, Annotated]]:

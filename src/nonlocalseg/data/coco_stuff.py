@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import inside, read_list, read_mat, require
 from nonlocalseg.data.pairing import by_suffix, match, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 CLASSES = names("""
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
@@ -89,7 +88,7 @@ class COCOStuff10K(SegmentationDataset):
     palette = PALETTE
     splits = ("train", "test")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 9000, "test": 1000}
-    labels = Labels(LabelMap({0: IGNORE, **{value: index for index, value in enumerate(IDS)}}), _read_ids)
+    labels = Labels(LabelMap(values={0: IGNORE, **{value: index for index, value in enumerate(IDS)}}), _read_ids)
 
     def discover(self) -> Discovery:
         root = inside(self.root, "cocostuff-10k-v1.1", "cocostuff-10k-v1.0", "dataset")
@@ -110,7 +109,7 @@ class COCOStuff164K(SegmentationDataset):
     palette = PALETTE
     splits = ("train", "val")
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 118287, "val": 5000}
-    labels = Labels(LabelMap({**{value - 1: index for index, value in enumerate(IDS)}, 255: IGNORE}))
+    labels = Labels(LabelMap(values={**{value - 1: index for index, value in enumerate(IDS)}, 255: IGNORE}))
 
     def discover(self) -> Discovery:
         part = f"{self.split}2017"

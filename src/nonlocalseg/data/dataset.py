@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from nonlocalseg import images
 from nonlocalseg.choices import pick
 from nonlocalseg.data.pairing import Matched, Pair
-from nonlocalseg.labels import Colour
+from nonlocalseg.labels import Colour, LabelMap
 from nonlocalseg.values import names_of, value
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask | None], tuple[tv_tensors.Image, tv_tensors.Mask | None]]
@@ -36,11 +36,10 @@ def read_stored(label: Path, _name: str) -> np.ndarray:
 class Labels:
     """How labels are read: from a file to what is stored in it, and from that to classes.
 
-    meaning: values [H, W] or colours [H, W, 3] -> class indices uint8 [H, W], 255 for ignore; a `LabelMap`, usually.
-    Raises `ValueError` for what it does not know. stored: (label file, name of the pair) -> values or colours.
+    meaning: what is stored -> class indices. stored: (label file, name of the pair) -> values or colours.
     """
 
-    meaning: Callable[[np.ndarray], np.ndarray]
+    meaning: LabelMap
     stored: Callable[[Path, str], np.ndarray] = read_stored
 
 

@@ -11,9 +11,8 @@ from typing import Protocol
 from nonlocalseg import images
 from nonlocalseg.data.coco_annotations import COCOAnnotations, coco_files, split_of
 from nonlocalseg.data.dataset import Discovery, Labels
-from nonlocalseg.data.label_maps import EitherMap, LabelMap
 from nonlocalseg.data.pairing import Matched, join, match_listed
-from nonlocalseg.labels import IGNORE, Colour
+from nonlocalseg.labels import IGNORE, Colour, LabelMap
 
 LABELMAP = "labelmap.txt"
 
@@ -92,7 +91,7 @@ def _by_path(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix().replace("/", "__"): file for file in files}
 
 
-def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], EitherMap]:
+def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap]:
     """Classes, palette, and what colours and indices mean, from CVAT's `label:r,g,b:parts:actions` lines.
 
     Raises `ValueError` that names the line: one that is not of this form, a label or a colour that stands there twice.
@@ -110,9 +109,11 @@ def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], Eith
     if not classes:
         raise ValueError(f"{path}: holds no label; export the task as Segmentation mask 1.1 again")
     index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
-    by_colour = LabelMap({colour: index[name] for name, colour in found.items()})
-    by_value = LabelMap({place: index[name] for place, name in enumerate(found)})
-    return classes, tuple(found[name] for name in classes), EitherMap(by_value, by_colour)
+    meaning = LabelMap(
+        values={place: index[name] for place, name in enumerate(found)},
+        colours={colour: index[name] for name, colour in found.items()},
+    )
+    return classes, tuple(found[name] for name in classes), meaning
 
 
 def _label_of(line: str, before: Mapping[str, Colour]) -> tuple[str, Colour]:

@@ -15,10 +15,9 @@ from annotated_types import Gt, Lt
 from nonlocalseg import images
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
 from nonlocalseg.data.exports import Export, find_export
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import subfolder
 from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, unlabelled
-from nonlocalseg.labels import IGNORE, Colour, default_colour
+from nonlocalseg.labels import IGNORE, Colour, LabelMap, default_colour
 from nonlocalseg.values import value
 
 CLASSES_FILE = "classes.yaml"
@@ -150,6 +149,10 @@ def _interpret(masks: dict[Any, Any], palette: dict[str, Any]) -> tuple[tuple[st
         raise ValueError("every value is ignored; name at least one class")
     index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
     meaning = {key if isinstance(key, int) else parse_colour(key): index[name] for key, name in masks.items()}
+    values = {key: number for key, number in meaning.items() if isinstance(key, int)}
+    coloured = {key: number for key, number in meaning.items() if not isinstance(key, int)}
+    if values and coloured:
+        raise ValueError("masks hold either values or colours, not both")
     if len(meaning) < len(masks):
         raise ValueError("a colour stands there twice")
     if not isinstance(palette, dict) or (unknown := [name for name in palette if name not in classes]):
@@ -157,7 +160,11 @@ def _interpret(masks: dict[Any, Any], palette: dict[str, Any]) -> tuple[tuple[st
     colours = {name: key for key, name in zip(reversed(meaning), reversed(masks.values()), strict=True)}
     drawn = {name: key for name, key in colours.items() if isinstance(key, tuple)}
     drawn |= {name: parse_colour(colour) for name, colour in palette.items()}
-    return classes, tuple(drawn.get(name, default_colour(index[name])) for name in classes), LabelMap(meaning)
+    return (
+        classes,
+        tuple(drawn.get(name, default_colour(index[name])) for name in classes),
+        LabelMap(values=values, colours=coloured),
+    )
 
 
 def parse_colour(text: Any) -> Colour:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import EitherMap, LabelMap
 from nonlocalseg.data.layouts import require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, match_prepared, unlabelled
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _SOURCE_IMAGES = "DOTA-v1.0's {} images, named by captain-whu.github.io/iSAID"
 _SOURCE_LABELS = "iSAID's {} semantic masks from captain-whu.github.io/iSAID"
@@ -38,9 +37,9 @@ class ISAID(SegmentationDataset):
     palette = _PALETTE
     splits = ("train", "val", "test", "trainval")
     labels = Labels(
-        EitherMap(
-            LabelMap({**{index: index for index in range(16)}, 255: IGNORE}),
-            LabelMap({colour: index for index, colour in enumerate(_PALETTE)}),
+        LabelMap(
+            values={**{index: index for index in range(16)}, 255: IGNORE},
+            colours={colour: index for index, colour in enumerate(_PALETTE)},
         )
     )
 

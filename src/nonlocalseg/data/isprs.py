@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import EitherMap, LabelMap
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, match_prepared
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _SITE = "isprs.org (benchmarks, 2D semantic labelling)"
 _CLASSES = names("impervious_surface, building, low_vegetation, tree, car, clutter")
 _PALETTE = colours("ffffff 0000ff 00ffff 00ff00 ffff00 ff0000")
 _LABELS = Labels(
-    EitherMap(
-        LabelMap({0: IGNORE, **{index + 1: index for index in range(6)}}),
-        LabelMap({(0, 0, 0): IGNORE, **{colour: index for index, colour in enumerate(_PALETTE)}}),
+    LabelMap(
+        values={0: IGNORE, **{index + 1: index for index in range(6)}},
+        colours={(0, 0, 0): IGNORE, **{colour: index for index, colour in enumerate(_PALETTE)}},
     )
 )
 _POTSDAM = {

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, match_prepared, unlabelled
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _SOURCE = "{}.zip from zenodo.org/records/5706578"
 _AREAS = ("Urban", "Rural")
@@ -30,7 +29,7 @@ class LoveDA(SegmentationDataset):
     classes = names("background, building, road, water, barren, forest, agricultural")
     palette = colours("ffffff ff0000 ffff00 0000ff 9f81b7 00ff00 ffc380")
     splits = ("train", "val", "test", "trainval")
-    labels = Labels(LabelMap({0: IGNORE, **{stored: stored - 1 for stored in range(1, 8)}}))
+    labels = Labels(LabelMap(values={0: IGNORE, **{stored: stored - 1 for stored in range(1, 8)}}))
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 2522, "val": 1669, "test": 1796, "trainval": 4191}
 
     @classmethod

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match, unlabelled
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 from nonlocalseg.values import value
 
 CLASSES = names("""
@@ -55,7 +54,7 @@ class MapillaryVistas(SegmentationDataset):
     classes = CLASSES[:-1]
     palette = PALETTE[:-1]
     splits = ("train", "val", "test", "trainval")
-    labels = Labels(LabelMap({**{index: index for index in range(65)}, 65: IGNORE, 255: IGNORE}))
+    labels = Labels(LabelMap(values={**{index: index for index in range(65)}, 65: IGNORE, 255: IGNORE}))
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 18000, "val": 2000, "test": 5000, "trainval": 20000}
 
     @classmethod
@@ -70,7 +69,7 @@ class MapillaryVistas(SegmentationDataset):
         found = self.found(join(map(self._matched, self.parts)))
         if not self.options.unlabeled:
             return found
-        labels = Labels(LabelMap({**{index: index for index in range(66)}, 255: IGNORE}))
+        labels = Labels(LabelMap(values={**{index: index for index in range(66)}, 255: IGNORE}))
         return replace(found, classes=CLASSES, palette=PALETTE, labels=labels)
 
     def _matched(self, part: str) -> Matched:

@@ -10,11 +10,10 @@ import numpy as np
 
 from nonlocalseg import images
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import read_list
 from nonlocalseg.data.pairing import Matched, Pair, match_folders, match_listed
 from nonlocalseg.data.tables import colours, names, numbers
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 if TYPE_CHECKING:
     import h5py
@@ -47,7 +46,7 @@ class NYUDv2(SegmentationDataset):
         800040 008040 808040 0000c0 8000c0 0080c0 8080c0 400040
     """)
     splits = ("train", "test")
-    labels = Labels(LabelMap({0: IGNORE, **{index + 1: index for index in range(40)}}))
+    labels = Labels(LabelMap(values={0: IGNORE, **{index + 1: index for index in range(40)}}))
     expected_counts: ClassVar[Mapping[str, int]] = {"train": 795, "test": 654}
 
     def discover(self) -> Discovery:
@@ -55,7 +54,7 @@ class NYUDv2(SegmentationDataset):
         if not whole.is_file():
             return self.found(self._label_images())
         _check_axes(whole)
-        meaning = LabelMap({0: IGNORE, **{raw: index - 1 for raw, index in enumerate(CLASS_OF_894, 1)}})
+        meaning = LabelMap(values={0: IGNORE, **{raw: index - 1 for raw, index in enumerate(CLASS_OF_894, 1)}})
         pairs = [Pair(f"{number:04}", whole, whole) for number in SPLITS[self.split]]
         return self.found((pairs, []), Labels(meaning, _stored))
 

@@ -13,12 +13,11 @@ import numpy as np
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import Task, field_of, inside, read_list, require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.files import write_text
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 from nonlocalseg.values import value
 
 CLASSES = names("""
@@ -120,8 +119,8 @@ def _labels(root: Path, voc: Path) -> tuple[dict[str, Path], str, dict[int, int]
 def _meaning(index60: Mapping[int, int], options: PASCALContextOptions) -> LabelMap:
     """What is stored -> index among 60 -> class."""
     if options.background:
-        return LabelMap(index60)
-    return LabelMap({raw: index - 1 if index else IGNORE for raw, index in index60.items()})
+        return LabelMap(values=dict(index60))
+    return LabelMap(values={raw: index - 1 if index else IGNORE for raw, index in index60.items()})
 
 
 def _stored(label: Path, name: str) -> np.ndarray:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.label_maps import same
 from nonlocalseg.data.pairing import Pair
+from nonlocalseg.labels import same
 from nonlocalseg.values import Count, Natural, Size, value
 
 DEFAULT_SIZE = (96, 512)
@@ -63,7 +63,7 @@ class Synthetic(SegmentationDataset):
         (60, 160, 60),
         (225, 210, 70),
     )
-    labels = Labels(same)
+    labels = Labels(same(len(classes)))
     needs_root = False
     Options = SyntheticOptions
     options: SyntheticOptions

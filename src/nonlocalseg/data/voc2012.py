@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.label_maps import LabelMap
 from nonlocalseg.data.layouts import field_of, inside, read_list, require
 from nonlocalseg.data.pairing import Matched, by_suffix, match_listed, unlabelled
 from nonlocalseg.data.tables import colours, names
-from nonlocalseg.labels import IGNORE
+from nonlocalseg.labels import IGNORE, LabelMap
 
 _SOURCE = "VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012"
 _TEST_SOURCE = "the test archive from host.robots.ox.ac.uk:8080 (with registration)"
@@ -60,7 +59,7 @@ class VOC2012(SegmentationDataset):
         "trainval": 2913,
         "train_aug": 10582,
     }
-    labels = Labels(LabelMap({**{index: index for index in range(21)}, 255: IGNORE}), _stored)
+    labels = Labels(LabelMap(values={**{index: index for index in range(21)}, 255: IGNORE}), _stored)
 
     @classmethod
     def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:

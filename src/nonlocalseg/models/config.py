@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny
 
 from nonlocalseg.heads.base import HeadOptions
-from nonlocalseg.labels import Colour
+from nonlocalseg.labels import Colour, LabelMap
 from nonlocalseg.values import Count, NotNegative, Size, Whole, names_of, plain, value
 from nonlocalseg.view import WHOLE, View
 
@@ -87,6 +87,8 @@ class ModelConfig(NetworkOptions):
     "Names of the classes."
     palette: tuple[Colour, ...]
     "One RGB colour (0 to 255) for each class."
+    label_map: LabelMap | None = None
+    "What values and colours of the label images mean that the model was trained with; None where that is not known."
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     "Mean of the images, RGB in [0, 1], that the backbone expects."
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ from torch import nn
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.choices import pick
 from nonlocalseg.heads.fcn import FCNHead
-from nonlocalseg.labels import Palette, default_palette
+from nonlocalseg.labels import LabelMap, Palette, default_palette
 from nonlocalseg.models.backbone import Backbone, normalisation
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.config import ModelConfig, NetworkOptions, Wiring
@@ -27,6 +27,7 @@ def create_model(
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
     palette: Palette | None = None,
+    label_map: LabelMap | None = None,
     wiring: str = "default",
     pretrained: bool = False,
     backbone_weights: str | Path | None = None,
@@ -34,13 +35,14 @@ def create_model(
 ) -> Segmenter:
     """A `Segmenter` of `MODELS[model]` on the timm network `backbone`, for named `classes` or a number of them.
 
+    `label_map` says what stored labels mean (see `LabelMap`), for whoever reads a label image for this model.
     `wiring` ("default", "official", "mmseg", "paper") selects the details in which implementations differ; keyword
     `options` are fields of `NetworkOptions` and of the head's own options, and override it. `pretrained` downloads
     timm's weights, `backbone_weights` reads them from a local file. Raises `ValueError` for an unknown name, nearest
     named, for an option that has no effect on this model, and for a combination that cannot be built;
     `FileNotFoundError` for missing weights.
     """
-    config = resolve(model, backbone, class_names(num_classes, classes), palette, wiring, options)
+    config = resolve(model, backbone, class_names(num_classes, classes), palette, wiring, options, label_map)
     return build(config, pretrained, backbone_weights)
 
 
@@ -51,6 +53,7 @@ def resolve(
     palette: Palette | None = None,
     wiring: str = "default",
     options: Mapping[str, object] | None = None,
+    label_map: LabelMap | None = None,
 ) -> ModelConfig:
     """The config that `create_model` builds from; the same errors, but for what only the backbone knows."""
     start = MODELS[pick("model", model, MODELS)].options
@@ -68,6 +71,7 @@ def resolve(
         wiring=chosen_wiring,
         classes=tuple(classes),
         palette=_as_colours(default_palette(len(classes)) if palette is None else palette),
+        label_map=label_map,
         mean=mean,
         std=std,
         options=head,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nonlocalseg.labels import Palette, default_palette
+from nonlocalseg.labels import LabelMap, Palette, default_palette
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
 from nonlocalseg.models.segmenter import Segmenter
@@ -21,19 +21,24 @@ HUB = "hf:"
 
 
 def from_pretrained(
-    source: str | Path, classes: Sequence[str] | None = None, palette: Palette | None = None
+    source: str | Path,
+    classes: Sequence[str] | None = None,
+    palette: Palette | None = None,
+    label_map: LabelMap | None = None,
 ) -> Segmenter:
     """The model saved in a folder (of a model, or of a run), or on the hub as "hf:owner/name" ("owner/name" does
     where no folder is called owner); in evaluation mode.
 
-    With `classes`, the classifiers are made anew for these names and every other weight is kept. Raises
+    With `classes`, the classifiers are made anew for these names, with their `palette` and `label_map`, and every other
+    weight is kept. Raises
     `FileNotFoundError` where there is no model, `ValueError` for a config or weights that do not fit.
     """
     folder = _folder(source)
     config = read_config(folder)
     if classes is not None:
         colours = default_palette(len(classes)) if palette is None else palette
-        config = changed(config, {"classes": tuple(classes), "palette": [tuple(colour) for colour in colours]})
+        drawn = [tuple(colour) for colour in colours]
+        config = changed(config, {"classes": tuple(classes), "palette": drawn, "label_map": label_map})
     model = build(config)
     if config.folded:
         fold_in_place(model.eval())

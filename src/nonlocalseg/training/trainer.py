@@ -61,13 +61,16 @@ def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
             backbone=plan.backbone,
             classes=data.classes,
             palette=data.palette,
+            label_map=data.labels.meaning,
             pretrained=plan.pretrained,
             backbone_weights=plan.backbone_weights,
             **options,
         )
     model = from_pretrained(source)
     if tuple(model.classes) != tuple(data.classes):
-        model = from_pretrained(source, classes=data.classes, palette=data.palette)
+        model = from_pretrained(source, data.classes, data.palette, data.labels.meaning)
+    elif model.config is not None:
+        model.config = changed(model.config, {"label_map": data.labels.meaning})
     return model.train()
 
 
