@@ -25,6 +25,13 @@ Palette = Sequence[Sequence[int]]
 RawValue = int | Colour
 """What a label image holds in a pixel."""
 _UNKNOWN = 254
+# Found by annealing (the first 20, the most distant of them first) and one by one (the others), so that the smallest
+# CIEDE2000 distance is large for every eye: 22.7, and 11.3 in the dichromats' vision as Machado et al. (2009) simulate it.
+_DISTINCT = bytes.fromhex("""
+    0a71fb c4ff14 b7752a eebdbc 8b1434 aaf6f6 003507 ffecbf f93b80 2b9995 03575b 616000 4f085a fb81ff a6b1c6 945ba3
+    bcaa00 1ed57a 0600ff 787671 554488 cc2244 8888bb 220099 551133 557755 ccccff 779988 994477 ddee88 554400 88bb99
+    dd00dd ee7755 00eecc cc88aa 88dd44 8833bb 223322 227733
+""")
 
 
 class LabelError(ValueError):
@@ -143,7 +150,11 @@ def _unpack(key: int, coloured: bool) -> RawValue:
 
 
 def default_colour(index: int) -> Colour:
-    """A colour for class `index`, well apart from its neighbours': hues by the golden ratio."""
+    """A colour for class `index`, as far from the others' and from black as 20, or 40, colours can be; then hues by
+    the golden ratio."""
+    if 3 * index < len(_DISTINCT):
+        red, green, blue = _DISTINCT[3 * index : 3 * index + 3]
+        return red, green, blue
     red, green, blue = colorsys.hsv_to_rgb(
         index * 0.618034 % 1, (0.85, 0.5, 0.7)[index % 3], (0.9, 0.95, 0.6)[index % 3]
     )

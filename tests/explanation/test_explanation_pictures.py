@@ -19,6 +19,8 @@ from nonlocalseg.explanation.collect import explain
 from nonlocalseg.explanation.pictures import PICTURES, Drawn, Picture, draw_pictures, write_pictures
 from nonlocalseg.explanation.subject import Subject, open_subject, short_names
 from nonlocalseg.heads.base import SILENT, Head, HeadOptions, Watch
+from nonlocalseg.labels import IGNORE, LabelMap
+from nonlocalseg.values import changed
 
 CLASSES = ("sky", "road", "car", "tree")
 PALETTE = ((0, 0, 250), (0, 100, 0), (250, 0, 0), (0, 200, 200))
@@ -42,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images.write_image(folder / "photo.png", PHOTO)
     images.write_mask(folder / "truth.png", np.arange(60)[:, None] // 20 + np.zeros((60, 80), int))
     images.write_mask(folder / "wrong.png", np.zeros((9, 9), int))
+    images.write_mask(folder / "unknown.png", np.full((60, 80), 9))
     images.write_image(folder / "colours.png", PHOTO)
     return folder
 
@@ -83,6 +86,68 @@ def test_the_verb_writes_everything_there_is(folder: Path, capsys: pytest.Captur
     assert set(capsys.readouterr().out.split()) == {str(path) for path in out.iterdir()}
 
 
+def test_truth_is_read_in_the_coding_of_the_training_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A perfect prediction is without errors however the data set stores its classes: in the README's convention of own
+    images (0 is ignored, classes from 1), in colours, and as class numbers where the model does not know."""
+    plain = nls.from_pretrained(folder / "ann")
+    said = nls.predict(plain, PHOTO).mask.numpy()
+    ignored = np.zeros_like(said, bool)
+    ignored[:20] = True
+    own = LabelMap(values={0: IGNORE, **{index + 1: index for index in range(4)}}, colours={(0, 0, 9): 2, (9, 0, 0): 0})
+    assert plain.config is not None
+    plain.config = changed(plain.config, {"label_map": own})
+    plain.save_pretrained(folder / "own")
+    images.write_mask(folder / "stored.png", np.where(ignored, 0, said + 1))
+    images.write_mask(folder / "indices.png", np.where(ignored, IGNORE, said))
+    for model, truth in (("own", "stored.png"), ("ann", "indices.png")):
+        found = open_subject([str(folder / model)], folder / "photo.png", None, folder / truth, device="cpu")
+        assert found.truth is not None
+        np.testing.assert_array_equal(found.truth, np.where(ignored, IGNORE, said))
+    images.write_image(
+        folder / "coloured.png", np.where((said == 2)[..., None], np.uint8([0, 0, 9]), np.uint8([9, 0, 0]))
+    )
+    found = open_subject([str(folder / "own")], folder / "photo.png", None, folder / "coloured.png", device="cpu")
+    np.testing.assert_array_equal(found.truth, np.where(said == 2, 2, 0))
+    words = [
+        "explain",
+        str(folder / "ann"),
+        str(folder / "photo.png"),
+        "--kind",
+        "errors",
+        "--out",
+        str(folder / "told"),
+    ]
+    assert main([*words, "--truth", str(folder / "indices.png")]) == 0
+    assert "ann does not say how labels are stored" in capsys.readouterr().err
+
+
+def test_another_data_set_says_how_truth_is_stored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--data and --root take the coding of a folder's classes.yaml, of the same classes only."""
+    root = folder / "data"
+    for name in ("images/val/a.png", "masks/val/a.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    images.write_image(root / "images/val/a.png", PHOTO)
+    images.write_mask(root / "masks/val/a.png", np.full((60, 80), 40))
+    words = [
+        "explain",
+        str(folder / "ann"),
+        str(folder / "photo.png"),
+        "--kind",
+        "errors",
+        "--out",
+        str(folder / "given"),
+    ]
+    words += ["--truth", str(root / "masks/val/a.png"), "--data", "folder"]
+    (root / "classes.yaml").write_text("masks: {10: sky, 20: road, 30: car, 40: tree}")
+    assert main([*words, "--root", str(root)]) == 0
+    assert capsys.readouterr().err == ""
+    (root / "classes.yaml").write_text("masks: {10: sky, 20: road, 30: tree, 40: car}")
+    assert main([*words, "--root", str(root)]) == 2
+    assert "the classes of folder in another order" in capsys.readouterr().err
+    assert main([*words[:-1], "cityscapes"]) == 2
+    assert "predicts 4 classes and cityscapes has 19" in capsys.readouterr().err
+
+
 def test_a_new_picture_is_one_line(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def grey(subject: Subject) -> Iterator[Drawn]:
         yield Drawn("grey", subject.image.mean(2, keepdims=True).astype(np.uint8).repeat(3, 2), "in grey")
@@ -103,7 +168,12 @@ def test_a_new_picture_is_one_line(subject: Subject, tmp_path: Path, monkeypatch
         ({"models": ["one/galdv1"]}, "anchors", "galdv1 has no block that attends"),
         ({"pixel": (80, 0)}, None, "pixel: 80 0 is outside the image"),
         ({"truth": "wrong.png"}, None, "wrong.png is 9x9 and the photograph 80x60"),
-        ({"truth": "colours.png"}, None, "colours.png holds colours"),
+        (
+            {"truth": "colours.png"},
+            None,
+            "colours.png: label holds RGB colours where the class map expects single values",
+        ),
+        ({"truth": "unknown.png"}, None, "unknown.png: label has value 9 in 4800 pixels, .* or say with --data"),
         ({"models": ["ann", "ann"]}, None, "--compare: a model is given twice"),
         ({"device": "abacus"}, None, "--device: 'abacus' is unknown"),
     ],

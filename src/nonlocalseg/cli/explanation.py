@@ -7,7 +7,8 @@ from typing import Annotated
 from nonlocalseg.choices import pick
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
-from nonlocalseg.cli.terminal import output
+from nonlocalseg.cli.terminal import output, say
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
 from nonlocalseg.values import Metavar, Names, Natural, Positional, value
 
@@ -38,12 +39,13 @@ class Explain(OnDevice):
     compare: Annotated[Names, Metavar("MODEL")] = ()
     """Further models, shown beside the first."""
     truth: Annotated[str | None, Metavar("FILE")] = None
-    """Label image of the photograph, PNG, class numbers with 255 where nothing is labelled."""
+    """Label image of the photograph as its data set stores it. The model knows what the values or colours mean in the
+    data that it was trained with; --data, with --root where the files say it, takes another data set's coding."""
     backbone_weights: Annotated[str | None, Metavar("FILE")] = None
     """Other weights of the backbone, such as ImageNet's, whose features are shown beside the model's."""
 
 
-@verb(Explain, more=kinds)
+@verb(Explain, DataSource, more=kinds)
 def explain(own: Explain, given: Given) -> None:
     """Show where a model looks at one pixel, what its stages say, and how models differ, as pictures.
 
@@ -54,13 +56,20 @@ def explain(own: Explain, given: Given) -> None:
         nonlocalseg explain runs/demo/ann photo.jpg --pixel 320 200 --out explained
         nonlocalseg explain runs/gald photo.jpg --compare runs/ldga --kind masks --out explained
         nonlocalseg explain runs/ann photo.jpg --compare runs/fcn --truth label.png --kind errors --out explained
+        nonlocalseg explain runs/mine photo.jpg --truth label.png --data folder --root my-images --out explained
     """
     from nonlocalseg.explanation.pictures import PICTURES, write_pictures
-    from nonlocalseg.explanation.subject import open_subject
+    from nonlocalseg.explanation.subject import Coding, open_subject, own_label_map
 
     folder = check_folder(own.out)
     if own.kind is not None:
         pick("kind of picture", own.kind, PICTURES)
     models = (own.model, *own.compare)
-    subject = open_subject(models, own.image, own.pixel, own.truth, own.backbone_weights, own.device)
+    source = DataSource(**given)
+    coding = Coding(source.data, *source.label_map()) if source.data else None
+    subject = open_subject(models, own.image, own.pixel, own.truth, coding, own.backbone_weights, own.device)
+    if own.truth is not None and coding is None and own_label_map(subject.networks[subject.first]) is None:
+        say(
+            f"{own.model} does not say how labels are stored: {own.truth} is read as class numbers (--data says otherwise)"
+        )
     output().print("\n".join(map(str, write_pictures(subject, folder, own.kind))))

@@ -152,7 +152,7 @@ def _interpret(masks: dict[Any, Any], palette: dict[str, Any]) -> tuple[tuple[st
     values = {key: number for key, number in meaning.items() if isinstance(key, int)}
     coloured = {key: number for key, number in meaning.items() if not isinstance(key, int)}
     if values and coloured:
-        raise ValueError("masks hold either values or colours, not both")
+        raise ValueError("a class map holds either mask values or colours, not both")
     if len(meaning) < len(masks):
         raise ValueError("a colour stands there twice")
     if not isinstance(palette, dict) or (unknown := [name for name in palette if name not in classes]):

@@ -13,7 +13,8 @@ from nonlocalseg.choices import pick
 from nonlocalseg.values import Metavar, value
 
 if TYPE_CHECKING:
-    from nonlocalseg.data.dataset import DatasetOptions, SegmentationDataset, Transform
+    from nonlocalseg.data.dataset import DatasetOptions, Labels, SegmentationDataset, Transform
+    from nonlocalseg.labels import LabelMap
 
 
 def _text(given: object) -> object:
@@ -73,6 +74,19 @@ class DataSource:
     def known_classes(self) -> tuple[str, ...] | None:
         """The classes, as far as they are known before any file is read; None where the files name them."""
         return self.kind().known_classes(self.read_options())
+
+    def label_map(self) -> tuple[tuple[str, ...], LabelMap]:
+        """The classes, and what stored labels mean; where there is no root, as far as the data set always has both.
+
+        Raises `ValueError` as `check` does, and where only the files say it and there is no root.
+        """
+        kind = self.kind()
+        classes = self.known_classes()
+        labels: Labels | None = getattr(kind, "labels", None)
+        if self.root is None and kind.needs_root and classes and labels:
+            return classes, labels.meaning
+        found = self.open()[0]
+        return found.classes, found.labels.meaning
 
     def open(self, transform: Transform | None = None) -> list[SegmentationDataset]:
         """One data set for each of the `+`-joined splits.

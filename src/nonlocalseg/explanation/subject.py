@@ -10,7 +10,7 @@ import numpy as np
 
 from nonlocalseg.explanation.collect import Explanation, explain
 from nonlocalseg.images import read_image, read_mask
-from nonlocalseg.labels import Colour
+from nonlocalseg.labels import Colour, LabelError, LabelMap, check_same_classes, same
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
@@ -60,11 +60,21 @@ class Subject:
         )
 
 
+@dataclass(frozen=True)
+class Coding:
+    """How a data set stores the labels of its classes."""
+
+    data: str
+    classes: tuple[str, ...]
+    label_map: LabelMap
+
+
 def open_subject(
     models: Sequence[str],
     image: str | Path,
     pixel: tuple[int, int] | None = None,
     truth: str | Path | None = None,
+    coding: Coding | None = None,
     backbone_weights: str | None = None,
     device: str | None = None,
 ) -> Subject:
@@ -76,14 +86,22 @@ def open_subject(
         models: folders of runs or saved models, or names on the hub.
         image: the photograph.
         pixel: column and row, counted from the top left.
-        truth: its label image.
+        truth: its label image, as the data set stores it.
+        coding: of the data set that `truth` belongs to; by default what the first model says of the data that it was
+            trained with, and class indices where it says nothing.
         backbone_weights: other weights of the first model's backbone, whose features are drawn beside the models'.
         device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
     """
     where, pixels = pick_device(device), read_image(image)
-    labels = None if truth is None else read_labels(truth, pixels)
     place = pixel if pixel is not None else (pixels.shape[1] // 2, pixels.shape[0] // 2)
     networks = {name: from_pretrained(path).to(where) for name, path in short_names(models).items()}
+    labels = None
+    if truth is not None:
+        network = next(iter(networks.values()))
+        if coding is not None:
+            check_same_classes(network.classes, coding.classes, coding.data)
+        known = coding.label_map if coding is not None else own_label_map(network)
+        labels = read_labels(truth, pixels, known or same(len(network.classes)))
     found = {name: explain(network, pixels, place) for name, network in networks.items()}
     if backbone_weights is not None:
         first = next(iter(networks.values()))
@@ -103,11 +121,21 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return {path: path for path in paths}
 
 
-def read_labels(path: str | Path, pixels: np.ndarray) -> np.ndarray:
-    """The label image [H, W] of a photograph [H, W, 3]. Raises `ValueError` for colours and for another size."""
-    labels = read_mask(path)
-    if labels.ndim != 2:
-        raise ValueError(f"--truth: {path} holds colours; give class numbers (a grey or palette PNG)")
+def own_label_map(model: Segmenter) -> LabelMap | None:
+    """What stored labels mean in the data that the model was trained with, None where it does not say."""
+    return None if model.config is None else model.config.label_map
+
+
+def read_labels(path: str | Path, pixels: np.ndarray, label_map: LabelMap) -> np.ndarray:
+    """Class indices uint8 [H, W], 255 for ignore, from the label image of a photograph [H, W, 3].
+
+    Raises `ValueError` for values and colours that the map does not know and for another size.
+    """
+    try:
+        labels = label_map(read_mask(path))
+    except LabelError as error:
+        cure = "give the label image as the data set stores it, or say with --data (and --root) whose coding it has"
+        raise ValueError(f"--truth: {path}: {error}; {cure}") from None
     if labels.shape != pixels.shape[:2]:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (labels.shape, pixels.shape)]
         raise ValueError(f"--truth: {path} is {sizes[0]} and the photograph {sizes[1]}; give its own label image")
