@@ -100,6 +100,10 @@ OTHERS = {
     "fusion_types": ("channel_mul",),
     "aspp_kernel_size": 3,
     "lateral_stages": (3, 4),
+    "pool_scales": (1, 2),
+    "filter_sizes": (1, 2),
+    "dense_rates": (1, 2),
+    "coordinate_stride": 4,
 }
 
 

@@ -47,3 +47,38 @@ MMSEG_UPERNET: Table = {
         ".bn",
     ),
 }
+MMSEG_APCNET: Table = {
+    **MMSEG_SHARED,
+    **modules(
+        {
+            f"decode_head.acm_modules.{n}.{source}": f"head.contexts.{n}.{ours}"
+            for n in range(4)
+            for source, ours in {
+                "pooled_redu_conv": "reduce_cells",
+                "input_redu_conv": "reduce",
+                "global_info": "info",
+                "residual_conv": "residual",
+                "fusion_conv": "fusion",
+            }.items()
+        },
+        ".conv",
+        ".bn",
+    ),
+    **{f"decode_head.acm_modules.{n}.gla": f"head.contexts.{n}.affinity" for n in range(4)},
+    **modules({"decode_head.bottleneck": "head.bottleneck"}, ".conv", ".bn"),
+}
+MMSEG_DMNET: Table = {
+    **MMSEG_SHARED,
+    **modules(
+        {
+            f"decode_head.dcm_modules.{n}.{source}": f"head.filters.{n}.{ours}"
+            for n in range(4)
+            for source, ours in {"input_redu_conv": "reduce", "fusion_conv": "fusion"}.items()
+        },
+        ".conv",
+        ".bn",
+    ),
+    **{f"decode_head.dcm_modules.{n}.filter_gen_conv": f"head.filters.{n}.filters" for n in range(4)},
+    **{f"decode_head.dcm_modules.{n}.norm": f"head.filters.{n}.norm" for n in range(4)},
+    **modules({"decode_head.bottleneck": "head.bottleneck"}, ".conv", ".bn"),
+}

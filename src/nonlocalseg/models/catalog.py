@@ -13,12 +13,17 @@ from nonlocalseg.heads.ann import (
     FusionNonLocalOptions,
     FusionOptions,
 )
+from nonlocalseg.heads.apc import APCHead, APCOptions
 from nonlocalseg.heads.base import Head, HeadOptions
 from nonlocalseg.heads.deeplabv3plus import DeepLabV3PlusHead, DeepLabV3PlusOptions
+from nonlocalseg.heads.denseaspp import DenseASPPHead, DenseASPPOptions
+from nonlocalseg.heads.dgc import DGCHead, DGCOptions
+from nonlocalseg.heads.dm import DMHead, DMOptions
 from nonlocalseg.heads.encnet import EncHead, EncOptions
 from nonlocalseg.heads.fcn import APNBOptions, FCNHead, FCNOptions, NonLocalOptions
 from nonlocalseg.heads.gald import GALDHead, GALDOptions
 from nonlocalseg.heads.gcnet import GCHead, GCOptions
+from nonlocalseg.heads.ocr import OCRHead, OCROptions
 from nonlocalseg.heads.upernet import UPerNetHead, UPerNetOptions
 
 
@@ -55,4 +60,9 @@ MODELS: dict[str, Model] = {
     "gcnet": Model("one global context for all positions", GCHead, GCOptions()),
     "deeplabv3plus": Model("separable ASPP, refined with a lower stage", DeepLabV3PlusHead, DeepLabV3PlusOptions()),
     "upernet": Model("pyramid pooling, then a feature pyramid", UPerNetHead, UPerNetOptions()),
+    "apc": Model("adaptive contexts over cells of several sizes", APCHead, APCOptions()),
+    "dm": Model("filters of several sizes, made for each image", DMHead, DMOptions()),
+    "ocr": Model("object-contextual representations over coarse scores", OCRHead, OCROptions()),
+    "dgc": Model("graphs over positions and over features", DGCHead, DGCOptions()),
+    "denseaspp": Model("densely connected dilated convolutions", DenseASPPHead, DenseASPPOptions()),
 }

@@ -57,6 +57,9 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
         "share_key_query": False,
     },
     ("mmseg", "deeplabv3plus"): {"channels": 512, "aspp_kernel_size": 3},
+    # OCRNet's coarse scores take the place of the auxiliary head.
+    **{(wiring, "ocr"): {"auxiliary": False} for wiring in WIRINGS},
+    ("mmseg", "ocr"): {"auxiliary": False, "coarse_channels": 256, "dropout": 0.1},
 }
 
 
