@@ -33,9 +33,10 @@ class CheckData(OfFolder):
 def check_data(own: CheckData, given: Given) -> int:
     """Read every image and label of a data set and say what is wrong with them, before any training.
 
-    Prints how many images there are, their sizes and how much of them each class covers; then, by name, missing
-    partners, unreadable files, labels of another size than their image, and the usual mistakes in masks (0/255 masks,
-    labels off by one, values or colours without a class, palette against RGB). The exit code is 2 if anything is wrong.
+    Prints how many images there are, their sizes and how much of them each class covers; notes, as on images that two
+    splits share or pixels that are mostly ignored; then, by name, missing partners, unreadable files, labels of another
+    size than their image, and the usual mistakes in masks (JPEG, 0/255 masks, smoothed edges, labels off by one, values
+    or colours without a class, palette against RGB, nothing labelled). The exit code is 2 if anything is wrong.
 
     Examples:
         nonlocalseg check-data folder --root my-images

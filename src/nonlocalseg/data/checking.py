@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,27 +13,22 @@ from typing import Any
 import numpy as np
 
 from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.mistakes import Problem, jpeg_masks, lossy, misfits, off_by_one, unreadable
 from nonlocalseg.data.source import DataSource
-from nonlocalseg.labels import IGNORE, LabelError, spell_counts
+from nonlocalseg.labels import IGNORE, LabelError, RawValue
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 _SHOWN = 10  # problems of one kind that `text` spells out
-_LOSSY = {".jpg", ".jpeg"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to mend: the kind of mistake, the file, and what to do about it."""
-
-    name: str
-    file: str
-    message: str
+_MOSTLY_IGNORED = 0.5
+Digests = dict[bytes, tuple[str, Path]]
+"""The pixels of an image -> the split and the file that had them first."""
 
 
 @dataclass
 class SplitSummary:
-    """What one split holds. sizes: "WIDTHxHEIGHT" -> images; pixels: of each class; seen: raw value -> pixels."""
+    """What one split holds. sizes: "WIDTHxHEIGHT" -> images; pixels: of each class; seen: raw value -> pixels.
+    copies: images that an earlier split has as well, "file = file"."""
 
     split: str
     images: int = 0
@@ -41,6 +37,7 @@ class SplitSummary:
     pixels: list[int] = field(default_factory=list)
     ignored: int = 0
     seen: Counter[int] = field(default_factory=Counter)
+    copies: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -110,6 +107,7 @@ def check_dataset(source: DataSource, splits: Sequence[str] | None = None, progr
     for split in splits or ():
         source.check(split)
     report = Report(source.data, str(source.root or "(drawn)"))
+    digests: Digests = {}
     for split in splits or kind.disjoint_splits(Path(source.root or ".").expanduser(), options):
         try:
             dataset = source.open_split(split, strict=False)
@@ -123,46 +121,57 @@ def check_dataset(source: DataSource, splits: Sequence[str] | None = None, progr
             Problem("missing partner", str(file), "no image or label of the same name beside it; add it or remove this")
             for file in dataset.unmatched
         ]
-        summary, problems = _check_split(dataset, progress or iter)
+        summary, problems = _check_split(dataset, progress or iter, digests)
         report.splits.append(summary)
         report.problems += problems
         report.notes += _notes(dataset, summary)
     return report
 
 
-def _check_split(dataset: SegmentationDataset, progress: Progress) -> tuple[SplitSummary, list[Problem]]:
+def _check_split(
+    dataset: SegmentationDataset, progress: Progress, digests: Digests
+) -> tuple[SplitSummary, list[Problem]]:
     summary = SplitSummary(dataset.split, images=len(dataset), pixels=[0] * len(dataset.classes))
-    problems = []
-    unknown: Counter[Any] = Counter()
+    problems: list[Problem] = []
+    unknown: Counter[RawValue] = Counter()
     if not len(dataset):
-        problems.append(Problem("empty", str(dataset.root), f"no image/label pairs in split {dataset.split}"))
+        message = dataset.unlike if dataset.unmatched else f"no image/label pairs in split {dataset.split}"
+        problems.append(Problem("empty", str(dataset.root), message))
     for index in progress(range(len(dataset))):
-        found, counts = _check_pair(dataset, index, summary)
+        found, counts = _check_pair(dataset, index, summary, digests)
         problems += found
         unknown.update(counts)
-    shift = _off_by_one(dataset, summary, unknown)
+    shift = off_by_one(dataset, summary.seen, unknown)
     if shift is not None:
-        problems = [problem for problem in problems if problem.name != "unknown value"]
-        problems.insert(0, shift)
+        problems = [shift, *(problem for problem in problems if problem.name != "unknown value")]
+    if blurred := lossy(dict.fromkeys(pair.label for pair in dataset.pairs if pair.label)):
+        same = {str(file) for file in blurred}
+        followed = ("unknown value", "anti-aliased mask", "0/255 mask")
+        problems = [one for one in problems if one.file not in same or one.name not in followed]
+        problems.insert(0, jpeg_masks(blurred))
+    if summary.ignored and not any(summary.pixels):
+        message = f"every pixel of {dataset.split} is ignored; give the values of the masks a class in the class map"
+        problems.append(Problem("nothing labelled", str(dataset.root), message))
     return summary, problems
 
 
 def _check_pair(
-    dataset: SegmentationDataset, index: int, summary: SplitSummary
-) -> tuple[list[Problem], dict[Any, int]]:
+    dataset: SegmentationDataset, index: int, summary: SplitSummary, digests: Digests
+) -> tuple[list[Problem], dict[RawValue, int]]:
     """What is wrong with one pair, and the pixels of each unknown value; adds what it reads to `summary`."""
     problems: list[Problem] = []
     image = raw = None
     try:
         image = dataset.read_image(index)
         summary.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+        _compare(dataset.split, dataset.pairs[index].image, image, summary, digests)
     except (ValueError, OSError) as error:
-        problems.append(_unreadable(str(dataset.pairs[index].image), error))
+        problems.append(unreadable(str(dataset.pairs[index].image), error))
     file = str(dataset.pairs[index].label)
     try:
         raw = dataset.raw_label(index)
     except (ValueError, OSError) as error:
-        problems.append(_unreadable(file, error))
+        problems.append(unreadable(file, error))
     if raw is None:
         return problems, {}
     summary.labels += 1
@@ -175,7 +184,7 @@ def _check_pair(
     try:
         label = dataset.map_label(raw)
     except LabelError as error:
-        problems.append(_misfit(file, raw, error))
+        problems += misfits(file, raw, error)
         return problems, error.counts
     except ValueError as error:
         problems.append(Problem("label not understood", file, str(error)))
@@ -186,53 +195,27 @@ def _check_pair(
     return problems, {}
 
 
-def _misfit(file: str, raw: np.ndarray, error: LabelError) -> Problem:
-    """The name of the mistake behind a label that the class map does not fit."""
-    if not error.counts and raw.ndim == 3:
-        cure = "list its colours in the class map, or save the masks as grey or palette PNG"
-        return Problem("RGB instead of values", file, f"the mask holds colours where values are expected; {cure}")
-    if not error.counts:
-        cure = "list the values in the class map, or convert the masks to RGB"
-        message = "a grey or palette mask (palettes are read as indices) where colours are expected"
-        return Problem("values instead of RGB", file, f"{message}; {cure}")
-    if raw.ndim == 2 and 255 in error.counts and set(np.unique(raw).tolist()) <= {0, 255}:
-        message = f"a black and white mask: 255 in {error.counts[255]} pixels has no class"
-        return Problem("0/255 mask", file, f"{message}; map it (masks: {{0: background, 255: thing}})")
-    hint = "add it to the class map (or `ignore` it), or repair the mask"
-    if Path(file).suffix.lower() in _LOSSY:
-        hint = "JPEG blurs values and cannot hold labels; export the masks as PNG"
-    return Problem("unknown value", file, f"{spell_counts(error.counts)}; {hint}")
-
-
-def _off_by_one(dataset: SegmentationDataset, summary: SplitSummary, unknown: Counter[Any]) -> Problem | None:
-    """Whether the unknown values of a whole split vanish when all values move by one."""
-    known = dataset.labels.meaning.values
-    if not unknown or not known or not summary.seen:
-        return None
-    keys, seen = set(known), set(summary.seen)
-    file = str(dataset.pairs[0].label.parent if dataset.pairs[0].label else dataset.root)
-    if set(unknown) == {max(keys) + 1} and {value - 1 for value in seen - {0}} <= keys and len(seen) > 2:
-        message = (
-            f"values reach {max(seen)}, the class map ends at {max(keys)}: they seem to start at 1, with 0 for void"
-        )
-        return Problem("labels off by one", file, f"{message}; raise every value of the class map by one")
-    starts_at_one = known.get(0) == IGNORE and 1 in keys
-    if set(unknown) == {255} and starts_at_one and 0 in seen and max(keys) not in seen and len(seen) > 2:
-        message = f"value {max(keys)} never occurs, 0 and 255 do: zero seems to be a class here and 255 void"
-        return Problem("labels off by one", file, f"{message}; lower every value of the class map by one")
-    return None
+def _compare(split: str, file: Path, image: np.ndarray, summary: SplitSummary, digests: Digests) -> None:
+    """Note the picture where another split has the same pixels."""
+    digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+    first_split, first = digests.setdefault(digest, (split, file))
+    if first_split != split:
+        summary.copies.append(f"{file} = {first}")
 
 
 def _notes(dataset: SegmentationDataset, summary: SplitSummary) -> list[str]:
-    notes = []
-    expected = dataset.expected_counts.get(dataset.split)
+    split, notes = dataset.split, list(dataset.notes)
+    expected = dataset.expected_counts.get(split)
     if expected is not None and expected != summary.images:
-        notes.append(f"{dataset.split} has {summary.images} images, the published data set {expected}")
+        notes.append(f"{split} has {summary.images} images, the published data set {expected}")
     absent = [name for name, count in zip(dataset.classes, summary.pixels, strict=True) if count == 0]
-    if summary.labels and absent:
-        notes.append(f"{dataset.split} never shows {', '.join(absent)}; if it should, compare values and class map")
+    if any(summary.pixels) and absent:
+        notes.append(f"{split} never shows {', '.join(absent)}; if it should, compare values and class map")
+    share = summary.ignored / max(1, summary.ignored + sum(summary.pixels))
+    if any(summary.pixels) and share > _MOSTLY_IGNORED:
+        notes.append(f"{100 * share:.0f} % of the pixels of {split} are ignored, and teach nothing; is that meant?")
+    if summary.copies:
+        count = f"{len(summary.copies)} images of {split} are" if len(summary.copies) > 1 else f"1 image of {split} is"
+        cure = "scores will be too good; keep each image in one split"
+        notes.append(f"{count} in another split as well ({summary.copies[0]}): {cure}")
     return notes
-
-
-def _unreadable(file: str, error: Exception) -> Problem:
-    return Problem("unreadable", file, str(error).removeprefix(f"{file}: "))

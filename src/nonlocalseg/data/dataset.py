@@ -45,13 +45,17 @@ class Labels:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found of one split: its pairs, the files that lack a partner, and what the labels mean."""
+    """What was found of one split: its pairs, the files that lack a partner, and what the labels mean.
+
+    notes: what a user should know of how the files were understood, one sentence each.
+    """
 
     pairs: tuple[Pair, ...]
     unmatched: tuple[Path, ...]
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
     labels: Labels
+    notes: tuple[str, ...] = ()
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -91,12 +95,21 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         found = self.discover()
         self.pairs, self.unmatched = found.pairs, found.unmatched
         self.classes, self.palette, self.labels = found.classes, found.palette, found.labels
+        self.notes = found.notes
+        if strict and found.unmatched and not found.pairs:
+            raise ValueError(f"{self.root}: {self.unlike}")
         if strict and found.unmatched:
             first, *others = found.unmatched
             more = f" (and {len(others)} more files)" if others else ""
             raise ValueError(f"{first}: no partner of that name{more}; add it, or remove this one")
         if strict and not self.pairs:
             raise ValueError(f"{self.root}: no images in split {split!r}")
+
+    @property
+    def unlike(self) -> str:
+        """What is wrong where there are files and no pair: the first and the last of the lonely ones, and the cure."""
+        first, last = self.unmatched[0].name, self.unmatched[-1].name
+        return f"no image and label of {self.split} share a name ({first}, {last}); name both alike up to the ending"
 
     @classmethod
     def read_options(cls, given: Mapping[str, object]) -> DatasetOptions:

@@ -16,7 +16,7 @@ from nonlocalseg import images
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
 from nonlocalseg.data.exports import Export, find_export
 from nonlocalseg.data.layouts import subfolder
-from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, unlabelled
+from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, spell_names, unlabelled
 from nonlocalseg.labels import IGNORE, Colour, LabelMap, default_colour
 from nonlocalseg.values import value
 
@@ -74,7 +74,7 @@ class Folder(SegmentationDataset):
             return self._exported(export)
         pairs, unmatched = self._matched(subfolder(self.root, "images"), subfolder(self.root, "masks"))
         classes, palette, meaning = read_classes(self.root / CLASSES_FILE)
-        return Discovery(tuple(pairs), tuple(unmatched), classes, palette, Labels(meaning))
+        return Discovery(tuple(pairs), tuple(unmatched), classes, palette, Labels(meaning), spell_names(pairs))
 
     def _exported(self, export: Export) -> Discovery:
         if export.splits and self.options.val_fraction is not None:

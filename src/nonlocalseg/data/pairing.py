@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nonlocalseg.images import images_below
 
+_TRIED, _MOST = 5, 0.8  # names whose counterparts are looked for, and the share of names that must then fit
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -64,10 +66,56 @@ def match_listed(
 def match_folders(image_root: Path, label_root: Path) -> Matched:
     """Images below two folders whose paths in them agree but for the suffix.
 
-    Raises `ValueError` where two files of one folder share a stem.
+    Where none agrees but the names on one side are those of the other with the same words before or after them, as in
+    a.jpg and a_mask.png, those are paired; `spell_names` says so. Raises `ValueError` where two files of one folder
+    share a stem.
     """
-    found, alone = match(_by_stem(image_root), _by_stem(label_root))
+    images, labels = _by_stem(image_root), _by_stem(label_root)
+    if not images.keys() & labels.keys():
+        if added := _added(images, labels):
+            labels = {_without(name, *added): path for name, path in labels.items()}
+        elif added := _added(labels, images):
+            images = {_without(name, *added): path for name, path in images.items()}
+    found, alone = match(images, labels)
     return [Pair(pair.name.replace("/", "__"), pair.image, pair.label) for pair in found], alone
+
+
+def _added(short: Iterable[str], long: Iterable[str]) -> tuple[str, str] | None:
+    """What stands before and after the names of `short` in those of `long`; None where that fits not most of them."""
+    short, long = sorted(short), set(long)
+    candidates: set[tuple[str, str]] = set()
+    for one in short[:_TRIED]:
+        folder, _, stem = one.rpartition("/")
+        for name in long:
+            other, _, longer = name.rpartition("/")
+            if other == folder and stem in longer:
+                before, _, after = longer.partition(stem)
+                candidates.add((before, after))
+    fits = {found: sum(_with(one, *found) in long for one in short) for found in sorted(candidates)}
+    best = max(fits, key=lambda found: fits[found], default=None)
+    return best if best and fits[best] >= _MOST * min(len(short), len(long)) else None
+
+
+def _with(name: str, before: str, after: str) -> str:
+    folder, slash, stem = name.rpartition("/")
+    return f"{folder}{slash}{before}{stem}{after}"
+
+
+def _without(name: str, before: str, after: str) -> str:
+    """The name that `_with` was given; a name that it did not make stays."""
+    folder, slash, stem = name.rpartition("/")
+    fits = stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)
+    return f"{folder}{slash}{stem[len(before) : len(stem) - len(after)]}" if fits else name
+
+
+def spell_names(pairs: Iterable[Pair]) -> tuple[str, ...]:
+    """One sentence where images and labels of `match_folders` are called differently, none otherwise."""
+    pair = next((pair for pair in pairs if pair.label), None)
+    if pair is None or pair.label is None or pair.label.stem == pair.image.stem:
+        return ()
+    return (
+        f"labels are called differently: {pair.label.name} was taken for the label of {pair.image.name}, and so on",
+    )
 
 
 def match_prepared(root: Path, part: str, ending: str = ".png") -> Matched | None:
