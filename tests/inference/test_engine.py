@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from nonlocalseg.inference.engine import best_class, evaluating, infer
+from nonlocalseg.inference.best import best_class
+from nonlocalseg.inference.engine import evaluating, infer
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.view import View
 

@@ -19,7 +19,7 @@ from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.images import channels_first
-from nonlocalseg.inference.engine import evaluating, infer
+from nonlocalseg.inference.engine import classify, evaluating
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
@@ -190,8 +190,8 @@ def _measured(
         if isinstance(scene, str):
             raise ValueError(scene)
         start = time.perf_counter()
-        logits = infer(network, scene.image[None].to(device), view, align_corners=align_corners)
-        prediction, target = logits.argmax(1)[0], scene.label.to(device).long()
+        prediction = classify(network, scene.image[None].to(device), view, align_corners=align_corners)[0]
+        target = scene.label.to(device).long()
         found.append((scene.name, confusion_matrix(prediction, target, num_classes).cpu()))
         seconds += time.perf_counter() - start
         if edges is not None:

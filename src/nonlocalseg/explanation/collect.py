@@ -19,7 +19,8 @@ from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import resize
 from nonlocalseg.heads.base import Watch
 from nonlocalseg.images import read_image, to_tensor
-from nonlocalseg.inference.engine import best_class, evaluating
+from nonlocalseg.inference.best import best_class
+from nonlocalseg.inference.engine import evaluating
 from nonlocalseg.labels import IGNORE, Colour
 from nonlocalseg.models.segmenter import Segmenter
 

@@ -1,29 +1,35 @@
-"""From images to scores with any callable: whole or sliding, at several scales, mirrored.
+"""From images to scores, or to the best class, with any callable: whole or sliding, at several scales, mirrored.
 
-Averaging over windows, scales and mirror images follows the evaluation code published with ANN (arXiv:1908.07678) and
-GALD (arXiv:1909.07229).
+How windows are placed and what is averaged follows, by the view, the evaluation code published with ANN
+(arXiv:1908.07678), with GALD (arXiv:1909.07229) or mmsegmentation's; by default probabilities are averaged.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.inference.windows import Grid, Window, grid_of
+from nonlocalseg.inference.best import Layer, best_class, best_of_layers
+from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
+from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
 
 Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
-Reader = Callable[[Window], Tensor]
-"""A window -> its images [B, 3, h, w], float in [0, 1] or uint8."""
 
-STRIP_ROWS = 256  # rows of a full-size array treated at once where a copy of all of it would be too much
+ROLLING = 2**28  # bytes of scores from which windows are turned into classes row by row
+
+
+@runtime_checkable
+class Coarse(Protocol):
+    """A model that tells its scores on its own grid, and the size that they stand for, as `Segmenter` does."""
+
+    def coarse(self, images: Tensor) -> tuple[Tensor, Extent]: ...
 
 
 def infer(
@@ -41,10 +47,9 @@ def infer(
     Args:
         model: images float [B, 3, h, w] in [0, 1] -> logits [B, K, h, w] or {"out": logits}.
         images: [B, 3, H, W], float in [0, 1], or uint8, of which each window becomes float when its turn comes.
-        view: what of the image the model sees. At each of its scales the image is resized (bilinear, no antialiasing,
-            as the published codes do) and the scores are resized back before they are averaged. `view.average` is what
-            is returned: probabilities (softmax of every window first) or logits.
-        align_corners: of both resizings; the model's own.
+        view: what of the image the model sees, how it is resized, and what is averaged and returned: probabilities (by
+            default of every window, see `View.softmax`) or logits.
+        align_corners: of bilinear resizing of scores, and of images in float; the model's own.
         device: where the windows run; by default where the images are.
         accumulate_on: where the scores are kept; by default `device`.
         changes: fields of the view, put over it.
@@ -53,95 +58,205 @@ def infer(
     array of scores, plus a second one of scale**2 its size while a scale other than 1 runs.
     Raises ValueError for options that make no sense and for a model whose scores are not of the window's size.
     """
-    view = changed(view, changes)
+    with torch.no_grad():
+        return look(model, images, changed(view, changes), align_corners, device, accumulate_on).scores()
+
+
+def classify(
+    model: Model,
+    images: Tensor,
+    view: View = WHOLE,
+    *,
+    align_corners: bool = False,
+    device: torch.device | str | None = None,
+    accumulate_on: torch.device | str | None = None,
+    **changes: object,
+) -> Tensor:
+    """The class of the highest score, the first of equal ones: `infer(...).argmax(1)`, int64 [B, H, W].
+
+    Arguments and errors are those of `infer`. Memory: whole images, and windows at one scale that are not resized, take
+    no array of all scores at the image's size; elsewhere as `infer`.
+    """
+    with torch.no_grad():
+        return look(model, images, changed(view, changes), align_corners, device, accumulate_on).best(keep=False)
+
+
+def look(
+    model: Model,
+    images: Tensor,
+    view: View,
+    align_corners: bool = False,
+    device: torch.device | str | None = None,
+    accumulate_on: torch.device | str | None = None,
+) -> Seen:
+    """What `infer` and `classify` answer from; the model runs when one of the two is asked for."""
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
     device = torch.device(device) if device is not None else images.device
     kept_on = torch.device(accumulate_on) if accumulate_on is not None else device
-    runner = Runner(model, view.average == "probabilities", device)
-    height, width = images.shape[-2:]
-    unit = 1.0 if view.short_side is None else view.short_side / min(height, width)
-    share = 1 / (len(view.scales) * (2 if view.flip else 1))
-    total = Canvas((height, width), kept_on)
-    with torch.no_grad():
-        for scale in view.scales:
-            size = (max(1, math.floor(height * unit * scale + 0.5)), max(1, math.floor(width * unit * scale + 0.5)))
-            same = size == total.size
-            scaled = images if same else _resized_images(images, size, align_corners)
-            canvas = total if same else Canvas(size, kept_on)
-            read, grid = _reader(scaled), grid_of(view, size)
-            runner.sweep(read, grid, canvas, share)
-            if view.flip:
-                runner.sweep(read, grid, canvas, share, mirrored=True)
-            if not same:
-                total.add_resized(canvas, align_corners)
-    return total.scores
+    return Seen(Runner(model, view, device, kept_on, align_corners), images)
 
 
-class Canvas:
-    """Sums scores in float32 [B, K, H, W] on a device; the array is made when the first scores say how many there are.
+class Seen:
+    """A batch as a model sees it: its scores and its classes, both of one run of the model where memory allows."""
 
-    `add` takes the scores of one window and the weight [h, w] of each of its pixels.
-    """
+    def __init__(self, runner: Runner, images: Tensor) -> None:
+        self._runner, self._images = runner, images
+        self._kept: list[Layer] = []
 
-    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
-        self.size, self.device = size, device
-        self._scores: Tensor | None = None
-
-    @property
     def scores(self) -> Tensor:
-        assert self._scores is not None  # a view has at least one scale, and a grid one window
-        return self._scores
+        """float32 [B, K, H, W], the caller's own."""
+        return _summed(self._kept or self._runner.layers(self._images), extent_of(self._images))
 
-    def add(self, window: Window, scores: Tensor, weight: Tensor) -> None:
-        scores = scores.to(self.device) * weight
-        self._made(scores)[window.area] += scores
-
-    def add_resized(self, other: Canvas, align_corners: bool) -> None:
-        """Another's scores brought to this size, one class at a time so that no second full-size copy is made."""
-        total = self._made(other.scores)
-        for sums, one in zip(total.split(1, dim=1), other.scores.split(1, dim=1), strict=True):  # [B, 1, H, W]
-            sums += F.interpolate(one, self.size, mode="bilinear", align_corners=align_corners)
-
-    def _made(self, like: Tensor) -> Tensor:
-        if self._scores is None:
-            self._scores = like.new_zeros(*like.shape[:2], *self.size)
-        return self._scores
+    def best(self, keep: bool = True) -> Tensor:
+        """int64 [B, H, W]. keep: remember what `scores` needs, except where that is large."""
+        if self._runner.rolls(self._images):
+            return self._runner.classes_by_rows(self._images)
+        size, layers = extent_of(self._images), []
+        for layer in self._runner.layers(self._images):
+            layers.append(layer)
+            if layer.softmax or sum(one.scores[0, 0].numel() for one in layers) > size[0] * size[1]:
+                layers = [Layer(_summed(layers, size), Placement(size, size, size))]
+        self._kept = layers if keep else []
+        return best_of_layers(layers)
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs a model over windows on one device."""
+    """Runs a model over what a view shows of images, on `device`; scores are kept on `kept_on`."""
 
     model: Model
-    probabilities: bool
+    view: View
     device: torch.device
+    kept_on: torch.device
+    align_corners: bool
 
-    def sweep(self, read: Reader, grid: Grid, canvas: Canvas, share: float, mirrored: bool = False) -> None:
-        """Add `share` times the mean over the windows that see each pixel."""
-        grid = grid.mirrored() if mirrored else grid
-        rows, columns = (counts.to(canvas.device) for counts in grid.counts())
-        for window in grid:
-            images = read(window).to(self.device)
-            scores = self.scores(images.flip(-1)).flip(-1) if mirrored else self.scores(images)
-            counts = torch.outer(rows[window.top : window.bottom], columns[window.left : window.right])
-            canvas.add(window, scores, share / counts)
+    def layers(self, images: Tensor) -> Iterator[Layer]:
+        """The scores at each scale, and those of the mirror image apart where they are not averaged there."""
+        view, size = self.view, extent_of(images)
+        base, mirrorings = base_of(images, view), (False, True)[: 1 + view.flip]
+        share, later = 1 / (len(view.scales) * len(mirrorings)), view.softmax == "image"
+        for extent in sizes_of(base, view):
+            seen, grid = resized_images(base, view, extent, self.align_corners), grid_of(view, extent)
+            here = self._placement(extent, extent, size)
+            if view.mode == "whole" and not self._softmax_of_windows:
+                for mirrored in mirrorings:
+                    scores, place = self._logits(self._window(seen, grid.whole, mirrored))
+                    place = replace(here, covered=place.covered, mirrored=mirrored)
+                    yield Layer(scores.float().to(self.kept_on), place, share, later)
+            elif later:
+                for mirrored in mirrorings:
+                    yield Layer(self._swept(seen, grid, (mirrored,), 1.0), here, share, later)
+            else:
+                yield Layer(self._swept(seen, grid, mirrorings, share), here)
 
-    def scores(self, images: Tensor) -> Tensor:
-        """[B, 3, h, w] -> float32 [B, K, h, w], logits or probabilities."""
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
+    def rolls(self, images: Tensor) -> bool:
+        """Whether windows are to become classes row by row: where their scores are large and need no resizing."""
+        extents, classes = sizes_of(images, self.view), int(getattr(self.model, "num_classes", 0))
+        sliding = self.view.mode == "slide" and self.view.softmax == "window" and self.view.image_resize != "ann"
+        return sliding and extents == [extent_of(images)] and 4 * images[:, 0].numel() * classes > ROLLING
+
+    def classes_by_rows(self, images: Tensor) -> Tensor:
+        """The best class, where each row of windows is summed into a band of scores that moves down with it."""
+        grid = grid_of(self.view, extent_of(images))
+        ends = [*(top for top, _ in grid.rows[1:]), grid.size[0]]
+        mirrorings = (False, True)[: 1 + self.view.flip]
+        band: Tensor | None = None
+        found = []
+        for row, end in zip(grid.rows, ends, strict=True):
+            for window, scores in self._row(images, grid, row, mirrorings, 1 / len(mirrorings)):
+                if band is None:
+                    band = scores.new_zeros(*scores.shape[:2], row[1] - row[0], grid.size[1])
+                band[..., window.left : window.right] += scores
+            assert band is not None  # a row has windows
+            done = end - row[0]
+            found.append(best_class(band[..., :done, :]))
+            band = torch.cat([band[..., done:, :], torch.zeros_like(band[..., :done, :])], dim=-2)
+        return torch.cat(found, dim=-2)
+
+    @property
+    def _softmax_of_windows(self) -> bool:
+        return self.view.average == "probabilities" and self.view.softmax == "window"
+
+    def _swept(self, images: Tensor, grid: Grid, mirrorings: tuple[bool, ...], share: float) -> Tensor:
+        """`share` times the mean over the windows that see each pixel, summed over the mirrorings, [B, K, h, w]."""
+        total: Tensor | None = None
+        for row in grid.rows:
+            for window, scores in self._row(images, grid, row, mirrorings, share):
+                if total is None:
+                    total = scores.new_zeros(*scores.shape[:2], *grid.size)
+                total[window.area] += scores
+        assert total is not None  # a grid has windows
+        return total
+
+    def _row(
+        self, images: Tensor, grid: Grid, row: Span, mirrorings: tuple[bool, ...], share: float
+    ) -> Iterator[tuple[Window, Tensor]]:
+        """Each window of a row and its scores, already divided by the number of windows that see the pixel."""
+        for mirrored in mirrorings:
+            placed = grid.mirrored() if mirrored else grid
+            rows, columns = (counts.to(self.kept_on) for counts in placed.counts())
+            for window in placed.across(row):
+                scores = self._scores(self._window(images, window, mirrored))
+                scores = scores.flip(-1) if mirrored else scores
+                counts = torch.outer(rows[window.top : window.bottom], columns[window.left : window.right])
+                yield window, scores.to(self.kept_on) * (share / counts)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        """Of one window [B, 3, h, w]: logits or probabilities, float32 [B, K, h, w] on the device."""
+        scores, place = self._logits(images)
+        scores = place(scores.float())
+        return scores.softmax(1) if self._softmax_of_windows else scores
+
+    def _window(self, images: Tensor, window: Window, mirrored: bool) -> Tensor:
+        seen = images[window.area].to(self.device)
+        seen = seen.float() / 255 if seen.dtype == torch.uint8 else seen
+        return seen.flip(-1) if mirrored else seen
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, Placement]:
+        """What the model says of a window [B, 3, h, w], and how that comes to h x w."""
+        seen, images = extent_of(images), self._padded(images)
+        covered = extent_of(images)
         with torch.inference_mode():
-            output = self.model(images)
-        logits = output["out"] if isinstance(output, Mapping) else output
-        if logits.ndim != 4 or logits.shape[-2:] != images.shape[-2:]:
-            expected = [len(images), "K", *images.shape[-2:]]
-            raise ValueError(f"model: scores of shape {list(logits.shape)} for a window that needs {expected}")
-        return logits.float().softmax(1) if self.probabilities else logits.float()
+            if isinstance(self.model, Coarse):
+                scores, covered = self.model.coarse(images)
+            else:
+                output = self.model(images)
+                scores = output["out"] if isinstance(output, Mapping) else output
+                if scores.ndim != 4 or extent_of(scores) != covered:
+                    expected = [len(images), "K", *covered]
+                    raise ValueError(f"model: scores of shape {list(scores.shape)} for a window that needs {expected}")
+        return scores, self._placement(covered, seen, seen)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """The images with the mean colour on the right and bottom, as large as the view wants windows to be."""
+        crop = self.view.crop if self.view.small == "pad" and self.view.crop else (1, 1)
+        multiple = self.view.pad_multiple or 1
+        height, width = (-(-max(pair) // multiple) * multiple for pair in zip(extent_of(images), crop, strict=True))
+        if (height, width) == extent_of(images):
+            return images
+        colour: Tensor = getattr(self.model, "mean", images.new_zeros(1, images.shape[1], 1, 1))
+        padded = colour.to(images).expand(len(images), -1, height, width).clone()
+        padded[..., : images.shape[-2], : images.shape[-1]] = images
+        return padded
+
+    def _placement(self, covered: Extent, seen: Extent, size: Extent) -> Placement:
+        return Placement(covered, seen, size, how=self.view.score_resize, align_corners=self.align_corners)
 
 
-def best_class(scores: Tensor) -> Tensor:
-    """[K, H, W] -> int64 [H, W], the index of the highest score, in strips of rows."""
-    return torch.cat([strip.argmax(0) for strip in scores.split(STRIP_ROWS, dim=1)])
+def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:
+    """The sum of layers at the image's size, one class at a time, so that no second array of all scores is made."""
+    total: Tensor | None = None
+    for layer in layers:
+        batch, classes = layer.scores.shape[:2]
+        total = torch.zeros(batch, classes, *size, device=layer.scores.device) if total is None else total
+        if layer.softmax:
+            total += layer.classes(0, classes).softmax(1).mul_(layer.share)
+            continue
+        for number in range(classes):
+            total[:, number : number + 1] += layer.classes(number, number + 1)
+    assert total is not None  # a view has at least one scale
+    return total
 
 
 @contextmanager
@@ -155,16 +270,3 @@ def evaluating(model: Model) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _reader(images: Tensor) -> Reader:
-    return lambda window: images[window.area]
-
-
-def _resized_images(images: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Float [B, 3, h, w] in [0, 1], one channel at a time."""
-    resized = []
-    for channel in images.split(1, dim=1):
-        channel = channel.float() / 255 if channel.dtype == torch.uint8 else channel
-        resized.append(F.interpolate(channel, size, mode="bilinear", align_corners=align_corners))
-    return torch.cat(resized, dim=1)

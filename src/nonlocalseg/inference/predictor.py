@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.images import channels_first, read_image
-from nonlocalseg.inference.engine import STRIP_ROWS, Model, best_class, evaluating, infer
+from nonlocalseg.inference.best import STRIP_ROWS
+from nonlocalseg.inference.engine import Model, evaluating, look
 from nonlocalseg.labels import Colour
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
@@ -27,18 +30,13 @@ class Prediction:
     mask: Tensor
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
-    _scores: Tensor = field(repr=False)  # [K, H, W], owned by this object
-    _are_probabilities: bool = field(repr=False)
+    _scores: Callable[[], Tensor] = field(repr=False)  # -> [K, H, W]
 
-    @property
+    @cached_property
     def probabilities(self) -> Tensor:
-        """float32 [K, H, W] on the CPU, sums to 1 over K; made of averaged logits in place on the first call."""
-        if not self._are_probabilities:
-            with torch.no_grad():
-                for strip in self._scores.split(STRIP_ROWS, dim=1):
-                    strip.copy_(strip.softmax(0))
-            self._are_probabilities = True
-        return self._scores.cpu()
+        """float32 [K, H, W] on the CPU, sums to 1 over K; made on the first call, of logits where those were averaged.
+        For a large photograph in windows the model runs once more."""
+        return self._scores()
 
 
 def predict(
@@ -59,21 +57,30 @@ def predict(
     array = read_image(image) if isinstance(image, (str, Path)) else image
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"image: {array.dtype} {list(array.shape)}; give a path or an RGB array uint8 [H, W, 3]")
-    with evaluating(model):
-        scores = infer(
-            model,
-            channels_first(array)[None],
-            view,
-            align_corners=bool(getattr(model, "align_corners", False)),
-            device=device if device is not None else _device_of(model),
-            accumulate_on=accumulate_on,
-        )[0]
+    seen = look(
+        model,
+        channels_first(array)[None],
+        view,
+        align_corners=bool(getattr(model, "align_corners", False)),
+        device=device if device is not None else _device_of(model),
+        accumulate_on=accumulate_on,
+    )
+
+    def probabilities() -> Tensor:
+        with evaluating(model), torch.no_grad():
+            scores = seen.scores()[0]
+            if view.average == "logits":
+                for strip in scores.split(STRIP_ROWS, dim=1):
+                    strip.copy_(strip.softmax(0))
+        return scores.cpu()
+
+    with evaluating(model), torch.no_grad():
+        mask = seen.best()[0].cpu()
     return Prediction(
-        mask=best_class(scores).cpu(),
+        mask=mask,
         classes=tuple(getattr(model, "classes", None) or ()),
         palette=tuple(getattr(model, "palette", None) or ()),
-        _scores=scores,
-        _are_probabilities=view.average == "probabilities",
+        _scores=probabilities,
     )
 
 

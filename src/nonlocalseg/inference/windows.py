@@ -44,9 +44,18 @@ class Grid:
     columns: tuple[Span, ...]
 
     def __iter__(self) -> Iterator[Window]:
-        for top, bottom in self.rows:
-            for left, right in self.columns:
-                yield Window(top, bottom, left, right)
+        for row in self.rows:
+            yield from self.across(row)
+
+    @property
+    def whole(self) -> Window:
+        """The image itself."""
+        return Window(0, self.size[0], 0, self.size[1])
+
+    def across(self, row: Span) -> Iterator[Window]:
+        """The windows of one row."""
+        for left, right in self.columns:
+            yield Window(*row, left, right)
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """How many rows hold each line of pixels, float32 [H], and how many columns, [W]."""
@@ -60,7 +69,9 @@ class Grid:
 
 def grid_of(view: View, size: tuple[int, int]) -> Grid:
     """The windows of a view in an image of that height and width."""
-    sides = view.crop or size
+    crop = view.crop or size
+    too_small = view.small == "whole" and any(side > length for side, length in zip(crop, size, strict=True))
+    sides = size if too_small else crop
     steps = view.stride or (DEFAULT_STRIDE, DEFAULT_STRIDE)
     rows, columns = (_spans(*one) for one in zip(size, sides, steps, strict=True))
     return Grid(size, rows, columns)

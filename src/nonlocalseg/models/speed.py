@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.basic import to_channels_last
+from nonlocalseg.blocks.basic import resize, to_channels_last
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
 
@@ -40,17 +40,27 @@ class SpedUp(nn.Module):
         self.choices = choices
         self.classes, self.palette, self.align_corners = model.classes, model.palette, model.align_corners
         self.view, self.config = model.view, model.config
-        self._forward = torch.compile(model, dynamic=True) if compiled else model
+        self._coarse = torch.compile(model.coarse, dynamic=True) if compiled else model.coarse
 
     @property
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    @property
+    def mean(self) -> Tensor:
+        return self.model.mean
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        logits, padded = self.coarse(images)
+        return {"out": resize(logits, padded, self.align_corners)[..., : images.shape[2], : images.shape[3]]}
+
+    def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """As `Segmenter.coarse`, in float32."""
         images = images.contiguous(memory_format=torch.channels_last)
         half = self.precision != torch.float32
         with torch.autocast(images.device.type, self.precision if half else None, enabled=half):
-            return {"out": self._forward(images)["out"].float()}
+            logits, padded = self._coarse(images)
+        return logits.float(), padded
 
 
 def speed_up(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:

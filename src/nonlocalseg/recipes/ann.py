@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nonlocalseg.data.catalog import DATASETS
 from nonlocalseg.recipes.schema import Phase, Published, Recipe
-from nonlocalseg.view import View, find_view
+from nonlocalseg.view import find_view, mmsegmentation_view
 
 # Weights of Cityscapes' 19 classes in the official code; the paper does not mention them.
 CITYSCAPES_WEIGHTS = (
@@ -39,7 +39,6 @@ NOTES = {
 }
 SAMPLING = "The sampling changes in AFNB as well as in APNB: the paper does not say in which it changed."
 BACKBONE = "resnet101s"
-SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 CITYSCAPES = Phase(
     data="cityscapes",
@@ -213,7 +212,7 @@ def model_zoo() -> tuple[Recipe, ...]:
 def _zoo(data: str, crop: tuple[int, int], steps: int, backbone: str, single: float, several: float) -> Recipe:
     square = crop == (769, 769)
     short_side = None if data == "cityscapes" else 512
-    once = View(mode="slide", crop=crop, stride=(513, 513)) if square else View(short_side=short_side)
+    windows = {"mode": "slide", "crop_size": crop, "stride": (513, 513)} if square else None
     phase = Phase(
         data=data,
         split="train_aug" if data == "voc2012" else "train",
@@ -237,8 +236,8 @@ def _zoo(data: str, crop: tuple[int, int], steps: int, backbone: str, single: fl
         phases=(phase,),
         options={"wiring": "mmseg", "align_corners": True} if square else {"wiring": "mmseg"},
         published=(
-            Published("model zoo", "mIoU", single, once),
-            Published("model zoo", "mIoU", several, replace(once, flip=True, scales=SIX_SCALES)),
+            Published("model zoo", "mIoU", single, mmsegmentation_view(data, crop, windows)),
+            Published("model zoo", "mIoU", several, mmsegmentation_view(data, crop, windows, augmented=True)),
         ),
         notes="mmsegmentation's settings. Of its colour changes only brightness is made, by a factor; its rate ends at "
         "1e-4 by another formula.",
