@@ -44,7 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "models": BELOW_MODELS,
     "conversion": MODELS,
     "data": {"images"},
-    "inference": {"images", *MODELS},
+    "inference": {"images", "drawing", *MODELS},
     "recipes": {"data", *MODELS},
     "evaluation": EVALUATION,
     "explanation": EVALUATION - {"data"},

@@ -25,7 +25,7 @@ from nonlocalseg.data.synthetic import FAR, LOCAL, SIGNAL, Synthetic
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
 from nonlocalseg.files import write_text
-from nonlocalseg.inference.engine import evaluating
+from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.catalog import find_recipe
@@ -109,8 +109,8 @@ def reach(model: nn.Module, size: tuple[int, int], stride: int = 8) -> int:
     device = next(model.parameters()).device
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     farthest = 0
-    with evaluating(model), torch.enable_grad():
-        logits = model(image)["out"]
+    with torch.enable_grad():
+        logits = evaluated(model)(image)["out"]
         for x in range(width // 2, width // 2 + stride):
             (gradient,) = torch.autograd.grad(logits[0, :, height // 2, x].sum(), image, retain_graph=True)
             columns = gradient.abs().amax((0, 1, 2)).nonzero().flatten()

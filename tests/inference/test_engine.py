@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nonlocalseg.inference.best import best_class
-from nonlocalseg.inference.engine import evaluating, infer
+from nonlocalseg.inference.engine import infer
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.view import View
 
@@ -242,21 +242,6 @@ def test_predict_uses_the_models_align_corners(toy: Toy) -> None:
     expected = infer(toy, tensor, scales=(0.5,), align_corners=True)[0]
     assert torch.equal(predict(toy, array, scales=(0.5,)).probabilities, expected)
     assert not torch.equal(infer(toy, tensor, scales=(0.5,))[0], expected)
-
-
-def test_modes_are_restored(toy: Toy) -> None:
-    toy.train()
-    toy.conv.eval()  # as a frozen part would be
-    array = np.full((20, 20, 3), 128, np.uint8)
-    first, second = predict(toy, array), predict(toy, array)
-    assert torch.equal(first.probabilities, second.probabilities)  # no dropout
-    assert (toy.training, toy.drop.training, toy.conv.training) == (True, True, False)
-    with evaluating(toy):
-        assert not toy.drop.training
-    toy.conv = nn.Conv2d(4, K, 3)  # fails on three channels
-    with pytest.raises(RuntimeError, match="channels"):
-        predict(toy, array)
-    assert toy.drop.training
 
 
 def test_best_class_in_strips() -> None:

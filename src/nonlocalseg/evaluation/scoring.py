@@ -19,7 +19,8 @@ from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.images import channels_first
-from nonlocalseg.inference.engine import classify, evaluating
+from nonlocalseg.inference.borrowed import evaluated
+from nonlocalseg.inference.engine import classify
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
@@ -93,9 +94,9 @@ def evaluate(
         console.print(f"fast: {', '.join(network.choices)}", highlight=False)
     edges = BoundaryMetric(len(scenes.classes), dilation_ratio=BOUNDARY_IOU_DILATION) if boundary else None
     loader = DataLoader(scenes, batch_size=None, num_workers=worker_count(workers))
-    with evaluating(network), in_precision(where, precision):
+    with in_precision(where, precision):
         shown = track(loader, "evaluating", console=console)
-        share = _measured(network, shown, view, where, len(scenes.classes), edges)
+        share = _measured(evaluated(network), shown, view, where, len(scenes.classes), edges)
     settings = _settings(model, source, setting, view) | chosen
     result = _collected(gather(share), scenes.classes, settings, edges)
     if out is not None and rank() == 0:

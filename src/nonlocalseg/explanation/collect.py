@@ -20,7 +20,7 @@ from nonlocalseg.blocks.basic import resize
 from nonlocalseg.heads.base import Watch
 from nonlocalseg.images import read_image, to_tensor
 from nonlocalseg.inference.best import best_class
-from nonlocalseg.inference.engine import evaluating
+from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.labels import IGNORE, Colour
 from nonlocalseg.models.segmenter import Segmenter
 
@@ -106,6 +106,11 @@ class Explanation:
     masks: Mapping[str, Mask]
     stages: Mapping[str, Tensor]
 
+    def __repr__(self) -> str:
+        found = [*self.attention, *self.local, *self.masks, *(f"{name} (stage)" for name in self.stages)]
+        size = f"{self.image.shape[1]}x{self.image.shape[0]}"
+        return f"Explanation(pixel {self.pixel[0]} {self.pixel[1]} of {size}: {', '.join(found) or 'nothing'})"
+
 
 def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel) -> Explanation:
     """What `model`, plain or folded, attends to at `pixel` (x from the left, y from the top) of a file or RGB array.
@@ -120,8 +125,8 @@ def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel) -> E
         raise ValueError(f"pixel: {x} {y} is outside the image; x runs from 0 to {width - 1}, y from 0 to {height - 1}")
     images = to_tensor(array)[None].to(model.mean.device)
     found = Collector((x, y), (height, width), model.backbone.padded_size(height, width), images.device)
-    with evaluating(model), torch.no_grad():
-        prediction = best_class(model(images, watch=found)["out"][0]).cpu()
+    with torch.no_grad():
+        prediction = best_class(evaluated(model)(images, watch=found)["out"][0]).cpu()
         stages = {name: found.best(scores, model.align_corners) for name, scores in found.stages.items()}
     attention = {
         name: replace(seen, classes=_majorities(seen.boxes, prediction)) for name, seen in found.regions.items()

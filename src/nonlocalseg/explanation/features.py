@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.explanation.collect import pixels_of, without_padding
 from nonlocalseg.images import to_tensor
-from nonlocalseg.inference.engine import evaluating
+from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.models.segmenter import Segmenter
 
 
@@ -85,7 +85,7 @@ def principal_components(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[lis
 def _features(model: Segmenter, array: np.ndarray, stages: Sequence[int]) -> dict[int, Tensor]:
     """The maps [C, h, w] of the stages, without padding."""
     height, width = array.shape[:2]
-    with evaluating(model), torch.no_grad():
-        maps = model.features(to_tensor(array)[None].to(model.mean.device))
+    with torch.no_grad():
+        maps = evaluated(model).features(to_tensor(array)[None].to(model.mean.device))
     padded = model.backbone.padded_size(height, width)
     return {stage: without_padding(maps[stage][0], padded, (height, width)) for stage in stages}

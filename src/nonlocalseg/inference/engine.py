@@ -7,12 +7,11 @@ How windows are placed and what is averaged follows, by the view, the evaluation
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nonlocalseg.inference.best import Layer, best_class, best_of_layers
 from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
@@ -257,16 +256,3 @@ def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:
             total[:, number : number + 1] += layer.classes(number, number + 1)
     assert total is not None  # a view has at least one scale
     return total
-
-
-@contextmanager
-def evaluating(model: Model) -> Iterator[None]:
-    """Evaluation mode within the block; after it, every submodule's own mode again."""
-    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

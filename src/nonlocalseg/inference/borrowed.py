@@ -1,0 +1,53 @@
+"""A model that is lent for inference: run in evaluation mode without a change to it, and seen as it says itself.
+
+Every verb and function that looks at images asks here which view counts: the model's own, unless another one is given.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import nn
+
+from nonlocalseg.values import changed, names_of
+from nonlocalseg.view import WHOLE, View, find_view
+
+Borrowed = TypeVar("Borrowed")
+
+OF_WINDOWS = ("crop", "stride", "small")
+"""Fields of a view that mean nothing where images are seen whole."""
+
+
+def evaluated(model: Borrowed) -> Borrowed:
+    """`model` in evaluation mode: itself where it is, else a private copy of its modules that shares all weights.
+
+    The model is never switched, so that a training that goes on meanwhile, or another thread, finds it as it was.
+    Raises ValueError for a model in training mode that cannot be copied.
+    """
+    if not isinstance(model, nn.Module) or not any(module.training for module in model.modules()):
+        return model
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"the model is in training mode and cannot be copied ({error}): call model.eval()") from None
+
+
+def settled_view(model: object, view: View | None, setting: str | None, changes: Mapping[str, object]) -> View:
+    """How `model` sees images: its own view, unless `view` or the named `setting` is given, with `changes` over it.
+
+    A change to mode whole takes the windows of the view with it. Raises ValueError for options that make no sense, and
+    for a `setting` beside other options.
+    """
+    if setting is not None:
+        named = find_view(setting)
+        others = [name for name in names_of(View) if view is not None and getattr(view, name) != getattr(WHOLE, name)]
+        if name := next(iter((*changes, *others)), None):
+            raise ValueError(f"--setting {setting} fixes --{name.replace('_', '-')}: give one of the two")
+        return named
+    start = view or getattr(model, "view", WHOLE)
+    windowless = {name: getattr(WHOLE, name) for name in OF_WINDOWS} if changes.get("mode") == "whole" else {}
+    return changed(start, {**windowless, **changes})
