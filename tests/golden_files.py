@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nonlocalseg.conversion.key_maps import renamed
+
 
 class Stored:
     """One stored case: `inputs`, `state` (the original state dict), `outputs` and gradients."""
@@ -68,10 +70,8 @@ def listed_keys(path: Path) -> dict[str, list[int]]:
 
 def load_mapped(block: nn.Module, state: dict[str, Tensor], table: dict[str, str]) -> nn.Module:
     """Load `state` into `block` under `table` (source path -> our path), strictly both ways; in evaluation mode."""
-    mapped = {}
-    for key, value in state.items():
-        prefix = max((p for p in table if key == p or key.startswith(p + ".")), key=len)
-        mapped[(table[prefix] + key[len(prefix) :]).lstrip(".")] = value
+    mapped, unknown = renamed(state, table)
+    assert not unknown
     counters = {key: value for key, value in block.state_dict().items() if key.endswith("num_batches_tracked")}
     block.load_state_dict(counters | mapped)
     return block.eval()
@@ -102,8 +102,8 @@ def assert_matches(
     if parameters is not None:
         module, table = parameters
         for key in stored.below("grad_w.sd."):
-            prefix = max((p for p in table if key.startswith(p + ".")), key=len)
-            compared[f"grad_w.sd.{key}"] = module.get_parameter(table[prefix] + key[len(prefix) :])
+            (ours,) = renamed({key: stored.state[key]}, table)[0]
+            compared[f"grad_w.sd.{key}"] = module.get_parameter(ours)
         assert len(compared) > len(names)
     gradients = torch.autograd.grad((out * stored["w"]).sum(), list(compared.values()))
     for name, gradient in zip(compared, gradients, strict=True):

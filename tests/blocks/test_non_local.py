@@ -12,7 +12,9 @@ from torch import nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.non_local import AFNB, APNB, CommonFusion, FusionNonLocal, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, MaxSampling, RandomSampling
-from nonlocalseg.conversion.key_maps import ann_attention, conv_norm, mmseg_attention
+from nonlocalseg.conversion.key_maps import conv_norm
+from nonlocalseg.conversion.mmseg_heads import mmseg_attention
+from nonlocalseg.conversion.official import ann_attention
 
 SAMPLINGS = {
     "all": lambda: None,

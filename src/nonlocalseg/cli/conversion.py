@@ -54,7 +54,8 @@ def convert(own: Convert, given: Given) -> None:
 
 
 def _take(own: Convert, source: str) -> None:
-    from nonlocalseg.conversion.checkpoints import convert, read_checkpoint
+    from nonlocalseg.conversion.checkpoints import convert
+    from nonlocalseg.conversion.reading import read_checkpoint
     from nonlocalseg.models.cost import parameter_count
 
     folder = check_folder(own.out)
@@ -73,7 +74,7 @@ def _take(own: Convert, source: str) -> None:
 def _give(model: str, out: str) -> None:
     import torch
 
-    from nonlocalseg.conversion.checkpoints import to_mmseg
+    from nonlocalseg.conversion.mmseg_writing import to_mmseg
     from nonlocalseg.files import writing
     from nonlocalseg.models.hub import from_pretrained
 

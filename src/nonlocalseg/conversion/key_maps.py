@@ -1,11 +1,16 @@
-"""Which key of mmsegmentation and of the official ANN and GALD is which of ours: what `checkpoints.py` reads.
+"""Tables from the module paths of another project to ours, and how they are applied both ways.
 
-Tables map module paths of the source to ours; the parameter names below a path (weight, bias, running_mean, ...) agree.
+A path stands for everything below it: the names of parameters (weight, bias, running_mean, ...) agree. `#` stands for a
+number, and the numbers of a key keep their order: {"stages.#.conv": "branches.#.conv"}. Several of their paths may lead
+to one of ours, where one module has two names there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+from torch import Tensor
 
 Table = dict[str, str]
 
@@ -19,169 +24,75 @@ def modules(pairs: Mapping[str, str], conv: str, norm: str) -> Table:
     return {k: v for source, ours in pairs.items() for k, v in conv_norm(source, ours, conv, norm).items()}
 
 
-LAYERS: Table = {f"layer{n}": f"backbone.body.layer{n}" for n in (1, 2, 3, 4)}
-DEEP_STEM: Table = {f"conv1.{n}": f"backbone.body.conv1.{n}" for n in (0, 1, 3, 4, 6)} | {"bn1": "backbone.body.bn1"}
-FLAT_STEM: Table = {
-    "conv1": "backbone.body.conv1.0",
-    "bn1": "backbone.body.conv1.1",
-    "conv2": "backbone.body.conv1.3",
-    "bn2": "backbone.body.conv1.4",
-    "conv3": "backbone.body.conv1.6",
-    "bn3": "backbone.body.bn1",
-}
+def below(table: Table, source: str = "", ours: str = "") -> Table:
+    """The same table for modules that stand below `source` there and below `ours` here."""
+    return {_joined(source, theirs): _joined(ours, mine) for theirs, mine in table.items()}
 
 
-def below(prefix: str, table: Table) -> Table:
-    return {f"{prefix}.{source}": ours for source, ours in table.items()}
+def renamed(state: Mapping[str, Tensor], table: Table) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` under our names, and the keys that have no place.
+
+    Raises ValueError where two keys that lead to one of ours hold different values.
+    """
+    rows = _rows(table)
+    found: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state.items():
+        ours = next((name for pattern, target in rows if (name := _renamed(key, pattern, target)) is not None), None)
+        if ours is None:
+            unknown.append(key)
+        elif ours in found and not _equal(found[ours], value):
+            raise ValueError(f"{key} differs from the key it is tied to: key and query are one module there")
+        else:
+            found[ours] = value
+    return found, unknown
 
 
-# --- mmsegmentation: ConvModule keeps `conv` and `bn` -------------------------------------------------------------
-
-MMSEG_SHARED: Table = {
-    **below("backbone", LAYERS),
-    **{f"backbone.stem.{n}": f"backbone.body.conv1.{n}" for n in (0, 1, 3, 4, 6)},
-    "backbone.stem.7": "backbone.body.bn1",
-    "backbone.conv1": "backbone.body.conv1",  # ResNetV1, 7x7 stem
-    "backbone.bn1": "backbone.body.bn1",
-    **conv_norm("auxiliary_head.convs.0", "auxiliary.convs.0", ".conv", ".bn"),
-    "auxiliary_head.conv_seg": "auxiliary.classifier",
-    "decode_head.conv_seg": "head.classifier",
-}
-
-
-def mmseg_attention(source: str, ours: str, shared: bool) -> Table:
-    return {
-        **modules(
-            {
-                f"{source}.key_project": f"{ours}.{'query' if shared else 'key'}",
-                f"{source}.query_project": f"{ours}.query",
-            },
-            ".conv",
-            ".bn",
-        ),
-        f"{source}.value_project": f"{ours}.value.conv",
-        f"{source}.out_project": f"{ours}.out",
-    }
+def renamed_back(state: Mapping[str, Tensor], table: Table) -> tuple[dict[str, Tensor], list[str]]:
+    """Our `state` under their names, under every one of several; and the keys that have no place there."""
+    targets: dict[str, list[str]] = {}
+    for theirs, ours in table.items():
+        targets.setdefault(ours, []).append(theirs)
+    rows = _rows({ours: ours for ours in targets})
+    found: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state.items():
+        ours = next((ours for pattern, ours in rows if pattern.match(key)), None)
+        for theirs in targets.get(ours or "", []):
+            name = _renamed(key, _pattern(str(ours)), theirs)
+            assert name is not None
+            found[name] = value
+        if ours is None:
+            unknown.append(key)
+    return found, unknown
 
 
-MMSEG_ANN: Table = {
-    **MMSEG_SHARED,
-    **mmseg_attention("decode_head.fusion.stages.0", "head.fusion.branches.0", shared=False),
-    **mmseg_attention("decode_head.context.stages.0", "head.context.branches.0", shared=True),
-    **modules(
-        {
-            "decode_head.fusion.bottleneck": "head.fusion.fuse",
-            "decode_head.bottleneck": "head.between",
-            "decode_head.context.bottleneck": "head.context.fuse",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-MMSEG_FCN: Table = {
-    **MMSEG_SHARED,
-    **modules(
-        {
-            "decode_head.convs.0": "head.convs.0",
-            "decode_head.convs.1": "head.convs.1",
-            "decode_head.conv_cat": "head.combine",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-MMSEG_NONLOCAL: Table = {
-    **MMSEG_FCN,
-    "decode_head.nl_block.theta.conv": "head.context.branches.0.query.conv",
-    "decode_head.nl_block.phi.conv": "head.context.branches.0.key.conv",
-    "decode_head.nl_block.g.conv": "head.context.branches.0.value.conv",
-    "decode_head.nl_block.conv_out.conv": "head.context.branches.0.out",
-    "decode_head.nl_block.conv_out.bn": "head.context.context_norm",
-}
-MMSEG_PSP: Table = {
-    **MMSEG_SHARED,
-    **modules({f"decode_head.psp_modules.{n}.1": f"head.aggregate.stages.{n}" for n in range(4)}, ".conv", ".bn"),
-    **conv_norm("decode_head.bottleneck", "head.aggregate.bottleneck", ".conv", ".bn"),
-}
-MMSEG_ASPP: Table = {
-    **MMSEG_SHARED,
-    **modules(
-        {
-            "decode_head.image_pool.1": "head.aggregate.image",
-            **{f"decode_head.aspp_modules.{n}": f"head.aggregate.branches.{n}" for n in range(4)},
-            "decode_head.bottleneck": "head.aggregate.bottleneck",
-        },
-        ".conv",
-        ".bn",
-    ),
-}
-
-# --- official ANN: Sequential(conv, Sequential(norm, relu)) ------------------------------------------------------
+def _rows(table: Table) -> list[tuple[re.Pattern[str], str]]:
+    """Patterns and targets, the most exact first."""
+    ordered = sorted(table, key=lambda path: (-path.count("."), path.count("#"), -len(path)))
+    return [(_pattern(path), table[path]) for path in ordered]
 
 
-def ann_attention(source: str, ours: str, shared: bool) -> Table:
-    pairs = {f"{source}.f_key": f"{ours}.{'query' if shared else 'key'}", f"{source}.f_query": f"{ours}.query"}
-    return {**modules(pairs, ".0", ".1.0"), f"{source}.f_value": f"{ours}.value.conv", f"{source}.W": f"{ours}.out"}
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.escape(path).replace(r"\#", r"(\d+)") + r"(?=\.|$)")
 
 
-ANN_OFFICIAL: Table = {
-    **below("backbone", LAYERS),
-    **below("backbone.prefix", FLAT_STEM),
-    **ann_attention("fusion.stages.0", "head.fusion.branches.0", shared=False),
-    **ann_attention("context.2.stages.0", "head.context.branches.0", shared=True),
-    **conv_norm("fusion.conv_bn_dropout", "head.fusion.fuse", ".0", ".1"),
-    **conv_norm("context", "head.between", ".0", ".1.0"),
-    **conv_norm("context.2.conv_bn_dropout", "head.context.fuse", ".0", ".1.0"),
-    **conv_norm("dsn", "auxiliary.convs.0", ".0", ".1.0"),
-    "dsn.3": "auxiliary.classifier",
-    "cls": "head.classifier",
-}
+def _renamed(key: str, pattern: re.Pattern[str], target: str) -> str | None:
+    found = pattern.match(key)
+    if found is None:
+        return None
+    for number in found.groups():
+        target = target.replace("#", number, 1)
+    return (target + key[found.end() :]).lstrip(".")
 
-# --- official GALD: Sequential(conv, norm, ...) -------------------------------------------------------------------
 
-GALD_SHARED: Table = {
-    **LAYERS,
-    **conv_norm("dsn", "auxiliary.convs.0", ".0", ".1"),
-    "dsn.4": "auxiliary.classifier",
-}
-GALD_OFFICIAL: Table = {
-    **GALD_SHARED,
-    **DEEP_STEM,
-    **modules(
-        {
-            "head.conva": "head.reduce",
-            "head.convb": "head.refine",
-            "head.bottleneck": "head.combine",
-            "head.a2block.down": "head.aggregate.down",
-            **{f"head.a2block.local_attention.dconv{n + 1}": f"head.distribute.down.{n}" for n in range(3)},
-        },
-        ".0",
-        ".1",
-    ),
-    **{f"head.a2block.long_relation.{name}": f"head.aggregate.block.{name}" for name in ("t", "p", "g", "z")},
-    "head.a2block.long_relation.gn": "head.aggregate.block.norm",
-    "head.bottleneck.3": "head.classifier",
-}
-GALD_PSP: Table = {
-    **GALD_SHARED,
-    **FLAT_STEM,
-    **modules({f"head.0.stages.{n}": f"head.aggregate.stages.{n}" for n in range(4)}, ".1", ".2"),
-    **conv_norm("head.0.bottleneck", "head.aggregate.bottleneck", ".0", ".1"),
-    "head.1": "head.classifier",
-}
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and bool((first == second).all())
 
-# A key that tells the head, for every source: (key, model, table).
-HEADS: dict[str, tuple[tuple[str, str, Table], ...]] = {
-    "mmseg": (
-        ("decode_head.fusion.stages.0.key_project.conv.weight", "ann", MMSEG_ANN),
-        ("decode_head.nl_block.theta.conv.weight", "nonlocal", MMSEG_NONLOCAL),
-        ("decode_head.psp_modules.0.1.conv.weight", "psp", MMSEG_PSP),
-        ("decode_head.image_pool.1.conv.weight", "aspp", MMSEG_ASPP),
-        ("decode_head.conv_cat.conv.weight", "fcn", MMSEG_FCN),
-    ),
-    "ann-official": (("fusion.stages.0.f_key.0.weight", "ann", ANN_OFFICIAL),),
-    "gald-official": (
-        ("head.a2block.long_relation.t.weight", "galdv1", GALD_OFFICIAL),
-        ("head.0.bottleneck.0.weight", "psp", GALD_PSP),
-    ),
-}
+
+def _joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+LAYERS: Table = {"layer#": "backbone.body.layer#"}
+"""The stages of every ResNet."""

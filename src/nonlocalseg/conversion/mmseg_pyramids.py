@@ -1,84 +1,150 @@
-"""Which key of mmsegmentation is which of ours, for heads of pyramids: DeepLabv3+ and UPerNet."""
+"""The rules of mmsegmentation's heads of pyramids: DeepLabv3+, UPerNet, APCNet and DMNet."""
 
 from __future__ import annotations
 
-from nonlocalseg.conversion.key_maps import MMSEG_SHARED, Table, modules
+from collections.abc import Mapping
+
+from nonlocalseg.conversion.key_maps import Table, modules
+from nonlocalseg.conversion.mmseg_heads import CONV_MODULE, aspp_rates, aspp_rates_back
+from nonlocalseg.conversion.rules import HeadRule, Values, computed, same, tupled, usual
 
 
 def separable(source: str, ours: str) -> Table:
-    return modules(
-        {f"{source}.{name}_conv": f"{ours}.{name}" for name in ("depthwise", "pointwise")},
-        ".conv",
-        ".bn",
-    )
+    """mmcv's DepthwiseSeparableConvModule as our `SeparableConv`."""
+    return modules({f"{source}.{name}_conv": f"{ours}.{name}" for name in ("depthwise", "pointwise")}, *CONV_MODULE)
 
 
-MMSEG_DEEPLABV3PLUS: Table = {
-    **MMSEG_SHARED,
-    **modules(
-        {
-            "decode_head.image_pool.1": "head.aspp.image",
-            "decode_head.aspp_modules.0": "head.aspp.branches.0",
-            "decode_head.bottleneck": "head.aspp.bottleneck",
-            "decode_head.c1_bottleneck": "head.low",
-        },
-        ".conv",
-        ".bn",
-    ),
-    **{
-        source: ours
-        for n in (1, 2, 3)
-        for source, ours in separable(f"decode_head.aspp_modules.{n}", f"head.aspp.branches.{n}").items()
+def _decoded(given: object, _: Values) -> Values:
+    if given == 0:
+        raise ValueError("DeepLabv3+ without its decoder is not known here")
+    return {}
+
+
+def _low_channels(options: Values) -> object:
+    stages = options["stage_channels"]
+    assert isinstance(stages, Mapping)
+    if options["low_stage"] != 2:
+        raise ValueError(f"its decoder has stage 2, not low_stage={options['low_stage']}")
+    return stages[2]
+
+
+DEEPLABV3PLUS = HeadRule(
+    theirs="DepthwiseSeparableASPPHead",
+    model="deeplabv3plus",
+    evidence="c1_bottleneck.conv.weight",
+    keys={
+        **modules(
+            {
+                "image_pool.1": "aspp.image",
+                "aspp_modules.0": "aspp.branches.0",
+                "bottleneck": "aspp.bottleneck",
+                "c1_bottleneck": "low",
+            },
+            *CONV_MODULE,
+        ),
+        **separable("aspp_modules.#", "aspp.branches.#"),
+        **separable("sep_bottleneck.#", "decoder.#"),
     },
-    **separable("decode_head.sep_bottleneck.0", "head.decoder.0"),
-    **separable("decode_head.sep_bottleneck.1", "head.decoder.1"),
-}
-MMSEG_UPERNET: Table = {
-    **MMSEG_SHARED,
-    **modules(
-        {
-            **{f"decode_head.psp_modules.{n}.1": f"head.psp.stages.{n}" for n in range(4)},
-            "decode_head.bottleneck": "head.psp.bottleneck",
-            **{f"decode_head.lateral_convs.{n}": f"head.laterals.{n}" for n in range(3)},
-            **{f"decode_head.fpn_convs.{n}": f"head.outputs.{n}" for n in range(3)},
-            "decode_head.fpn_bottleneck": "head.fuse",
-        },
-        ".conv",
-        ".bn",
+    fields=(
+        *usual(),
+        computed("dilations", aspp_rates, aspp_rates_back, (1, 6, 12, 18)),
+        same("c1_channels", "low_channels"),
+        computed("c1_in_channels", _decoded, _low_channels),
     ),
-}
-MMSEG_APCNET: Table = {
-    **MMSEG_SHARED,
-    **modules(
+    shapes=lambda s: {
+        "c1_channels": s.width("c1_bottleneck.conv.weight"),
+        "c1_in_channels": s.width("c1_bottleneck.conv.weight", 1),
+    },
+    assumed={"dilations": (1, 12, 24, 36)},
+)
+
+
+def _levels(given: object, _: Values) -> Values:
+    places = tupled(given)
+    if not isinstance(places, tuple) or len(places) < 2 or places[-1] != 3:
+        raise ValueError("expected lower features and the last")
+    return {"lateral_stages": tuple(place + 2 for place in places[:-1])}
+
+
+def _levels_back(options: Values) -> object:
+    stages = options["lateral_stages"]
+    assert isinstance(stages, tuple)
+    return (*(stage - 2 for stage in stages), 3)
+
+
+UPERNET = HeadRule(
+    theirs="UPerHead",
+    model="upernet",
+    evidence="fpn_bottleneck.conv.weight",
+    keys=modules(
         {
-            f"decode_head.acm_modules.{n}.{source}": f"head.contexts.{n}.{ours}"
-            for n in range(4)
-            for source, ours in {
-                "pooled_redu_conv": "reduce_cells",
-                "input_redu_conv": "reduce",
-                "global_info": "info",
-                "residual_conv": "residual",
-                "fusion_conv": "fusion",
-            }.items()
+            "psp_modules.#.1": "psp.stages.#",
+            "bottleneck": "psp.bottleneck",
+            "lateral_convs.#": "laterals.#",
+            "fpn_convs.#": "outputs.#",
+            "fpn_bottleneck": "fuse",
         },
-        ".conv",
-        ".bn",
+        *CONV_MODULE,
     ),
-    **{f"decode_head.acm_modules.{n}.gla": f"head.contexts.{n}.affinity" for n in range(4)},
-    **modules({"decode_head.bottleneck": "head.bottleneck"}, ".conv", ".bn"),
-}
-MMSEG_DMNET: Table = {
-    **MMSEG_SHARED,
-    **modules(
-        {
-            f"decode_head.dcm_modules.{n}.{source}": f"head.filters.{n}.{ours}"
-            for n in range(4)
-            for source, ours in {"input_redu_conv": "reduce", "fusion_conv": "fusion"}.items()
-        },
-        ".conv",
-        ".bn",
+    fields=(
+        *usual(),
+        same("pool_scales", "psp_bins", default=(1, 2, 3, 6)),
+        computed("in_index", _levels, _levels_back),
     ),
-    **{f"decode_head.dcm_modules.{n}.filter_gen_conv": f"head.filters.{n}.filters" for n in range(4)},
-    **{f"decode_head.dcm_modules.{n}.norm": f"head.filters.{n}.norm" for n in range(4)},
-    **modules({"decode_head.bottleneck": "head.bottleneck"}, ".conv", ".bn"),
-}
+    stages=(2, 3, 4, 5),
+    assumed={"pool_scales": (1, 2, 3, 6)},
+    output_stride=32,
+)
+
+APCNET = HeadRule(
+    theirs="APCHead",
+    model="apc",
+    evidence="acm_modules.0.pooled_redu_conv.conv.weight",
+    keys={
+        **modules(
+            {
+                "acm_modules.#.pooled_redu_conv": "contexts.#.reduce_cells",
+                "acm_modules.#.input_redu_conv": "contexts.#.reduce",
+                "acm_modules.#.global_info": "contexts.#.info",
+                "acm_modules.#.residual_conv": "contexts.#.residual",
+                "acm_modules.#.fusion_conv": "contexts.#.fusion",
+                "bottleneck": "bottleneck",
+            },
+            *CONV_MODULE,
+        ),
+        "acm_modules.#.gla": "contexts.#.affinity",
+    },
+    fields=(
+        *usual(),
+        same("pool_scales", "pool_scales", default=(1, 2, 3, 6)),
+        same("fusion", "fusion", default=True),
+    ),
+    shapes=lambda s: {"fusion": "acm_modules.0.fusion_conv.conv.weight" in s},
+    assumed={"pool_scales": (1, 2, 3, 6)},
+)
+DMNET = HeadRule(
+    theirs="DMHead",
+    model="dm",
+    evidence="dcm_modules.0.filter_gen_conv.weight",
+    keys={
+        **modules(
+            {
+                "dcm_modules.#.input_redu_conv": "filters.#.reduce",
+                "dcm_modules.#.fusion_conv": "filters.#.fusion",
+                "bottleneck": "bottleneck",
+            },
+            *CONV_MODULE,
+        ),
+        "dcm_modules.#.filter_gen_conv": "filters.#.filters",
+        "dcm_modules.#.norm": "filters.#.norm",
+    },
+    fields=(
+        *usual(),
+        same("filter_sizes", "filter_sizes", default=(1, 3, 5, 7)),
+        same("fusion", "fusion", default=False),
+    ),
+    shapes=lambda s: {"fusion": "dcm_modules.0.fusion_conv.conv.weight" in s},
+    assumed={"filter_sizes": (1, 3, 5, 7)},
+)
+
+RULES: tuple[HeadRule, ...] = (DEEPLABV3PLUS, UPERNET, APCNET, DMNET)

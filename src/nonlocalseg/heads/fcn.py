@@ -30,6 +30,8 @@ class FCNOptions(HeadOptions):
     "Number of 3x3 convolutions."
     conv_bias: bool = True
     "The 3x3 convolutions have a bias."
+    dilation: Count = 1
+    "Dilation of the 3x3 convolutions, without the one over the concatenation."
     combine: bool = False
     "One more 3x3 convolution over cat(stage 5, result)."
     dropout: NotNegative = 0.1
@@ -105,7 +107,8 @@ class FCNHead(Head[FCNOptions]):
         stage, width = channels[5], options.channels
         around = not isinstance(options, (NonLocalOptions, APNBOptions)) or options.between
         widths = [stage, *(width for _ in range(options.convs if around else 0))]
-        convs = [ConvNormAct(before, width, 3, bias=options.conv_bias) for before in widths[:-1]]
+        details = {"bias": options.conv_bias, "dilation": options.dilation}
+        convs = [ConvNormAct(before, width, 3, **details) for before in widths[:-1]]
         block = cls.context_block(options, widths[-1])
         out = block.out_channels if isinstance(block, NonLocal) else widths[-1]
         combine = ConvNormAct(stage + out, width, 3, bias=options.conv_bias) if options.combine else None
@@ -139,6 +142,7 @@ class FCNHead(Head[FCNOptions]):
 def _idle_convs(options: FCNOptions, around: bool) -> set[str]:
     """What the 3x3 convolutions read, where there are none."""
     idle = set() if around else {"convs"}
+    idle |= set() if around and options.convs else {"dilation"}
     return idle if options.combine or (around and options.convs) else idle | {"channels", "conv_bias"}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.choices import hint
 from nonlocalseg.models.config import NetworkOptions
+from nonlocalseg.models.dilations import arrange_blocks
 
 
 class Backbone(nn.Module):
@@ -42,12 +43,7 @@ class Backbone(nn.Module):
         self.strides: dict[int, int] = dict(zip(stages, info.reduction(), strict=True))
         self.multiple = _patch_multiple(self.body, max(self.strides.values()))
         self.has_batch_norm = any(isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm)) for m in self.body.modules())
-        if options.multi_grid is not None or options.dilate_first:
-            _set_dilations(self.body, name, options.multi_grid, options.dilate_first)
-        if not options.dilate_second:
-            _undilate_second(self.body, name)
-        if options.max_pool_ceil:
-            _set_max_pool_ceil(self.body, name)
+        arrange_blocks(self.body, name, options)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         return dict(zip(self.channels, self.body(images), strict=True))
@@ -157,51 +153,3 @@ def _patch_multiple(body: nn.Module, largest_stride: int) -> int:
     first = next((m for m in body.modules() if isinstance(m, nn.Conv2d)), None)
     patched = first is not None and first.stride[0] > 1 and first.kernel_size == first.stride
     return largest_stride if patched else 1
-
-
-def _blocks(body: nn.Module, name: str, layer: str) -> list[nn.Module]:
-    blocks = getattr(body, layer, None)
-    if not isinstance(blocks, nn.Module) or not all(hasattr(block, "conv2") for block in blocks.children()):
-        raise ValueError(f"multi_grid: {name} is no ResNet; it can be set for ResNets only")
-    return list(blocks.children())
-
-
-def _set_dilations(body: nn.Module, name: str, multi_grid: tuple[int, ...] | None, dilate_first: bool) -> None:
-    """Dilations of stages 4 and 5: `dilate_first` dilates their first block too (GALD's code), multi-grid multiplies."""
-    for layer, grid in (("layer3", None), ("layer4", multi_grid)):
-        blocks = _blocks(body, name, layer)
-        usual = max(_dilation(block) for block in blocks)
-        if grid is not None and len(grid) != len(blocks):
-            raise ValueError(f"multi_grid: stage 5 of {name} has {len(blocks)} blocks, so give {len(blocks)} rates")
-        for index, block in enumerate(blocks):
-            base = usual if dilate_first or grid is not None or index else _dilation(block)
-            rate = base * (grid[index] if grid is not None else 1)
-            for conv in (m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
-                conv.dilation = conv.padding = (rate, rate)
-
-
-def _undilate_second(body: nn.Module, name: str) -> None:
-    """The second convolution of every two-convolution block undilated, as mmsegmentation's ResNet-18 and -34 have it."""
-    for layer in ("layer3", "layer4"):
-        for block in _blocks(body, name, layer):
-            if hasattr(block, "conv3"):
-                raise ValueError(f"dilate_second: {name} has bottleneck blocks; it is for ResNet-18 and -34 only")
-            conv = _second(block)
-            conv.dilation = conv.padding = (1, 1)
-
-
-def _dilation(block: nn.Module) -> int:
-    return _second(block).dilation[0]
-
-
-def _second(block: nn.Module) -> nn.Conv2d:
-    conv = block.get_submodule("conv2")
-    assert isinstance(conv, nn.Conv2d)  # timm's ResNets; `_blocks` has looked
-    return conv
-
-
-def _set_max_pool_ceil(body: nn.Module, name: str) -> None:
-    pools = [m for m in body.modules() if isinstance(m, nn.MaxPool2d)]
-    if not pools:
-        raise ValueError(f"max_pool_ceil: {name} has no max pool")
-    pools[0].ceil_mode = True

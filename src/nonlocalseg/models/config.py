@@ -9,7 +9,7 @@ from pydantic import SerializeAsAny
 
 from nonlocalseg.heads.base import HeadOptions
 from nonlocalseg.labels import Colour, LabelMap
-from nonlocalseg.values import Count, NotNegative, Size, Whole, names_of, plain, value
+from nonlocalseg.values import Count, NotNegative, Positive, Size, Whole, names_of, plain, value
 from nonlocalseg.view import WHOLE, View
 
 Wiring = Literal["default", "official", "mmseg", "paper"]
@@ -47,10 +47,18 @@ class NetworkOptions:
     "Stride of the backbone's last feature map, 8, 16 or 32; by default 8 (UPerNet: 32) where the network can be dilated."
     multi_grid: tuple[Count, ...] | None = None
     "Factors of the dilations in the blocks of stage 5, for ResNets."
-    dilate_first: bool = False
-    "Stages 4 and 5 dilate their first block too (GALD's code)."
+    multi_grid_multiplies: bool = True
+    "The multi-grid multiplies the stage's dilation; in mmsegmentation it takes its place."
+    dilated_blocks: Literal["after_first", "all", "first"] = "after_first"
+    "Blocks of a stage that have its dilation: all but the first, all (GALD's code), or the first (mmsegmentation's MobileNetV2)."
     dilate_second: bool = True
     "Both convolutions of ResNet-18's and -34's blocks are dilated; mmsegmentation dilates the first only."
+    stride_first: bool = False
+    "A bottleneck block strides in its first convolution, as Caffe's ResNets, not in its 3x3."
+    average_dilated: bool = True
+    "The shortcuts of a ResNet-D average 2x2 pixels where the stage is dilated; mmsegmentation's do not."
+    norm_eps: Positive | None = None
+    "What every batch norm adds to the variance; by default what the network's own do."
     max_pool_ceil: bool = False
     "The stem's max pool rounds up."
     backbone_options: BackboneOptions = BackboneOptions()
@@ -66,9 +74,8 @@ class NetworkOptions:
 
     def idle_network(self) -> frozenset[str]:
         """Names of the fields that have no effect with the others as they are."""
-        return (
-            frozenset() if self.auxiliary else frozenset({"auxiliary_channels", "auxiliary_bias", "auxiliary_dropout"})
-        )
+        heads = frozenset() if self.auxiliary else {"auxiliary_channels", "auxiliary_bias", "auxiliary_dropout"}
+        return frozenset(heads | (set() if self.multi_grid else {"multi_grid_multiplies"}))
 
 
 @value

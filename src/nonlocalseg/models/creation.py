@@ -89,6 +89,8 @@ def build(config: ModelConfig, pretrained: bool = False, backbone_weights: str |
     backbone = Backbone(config.backbone, config, pretrained, backbone_weights, kind.usual_stride)
     head = kind.build(config.options, backbone.channels, num_classes)
     auxiliary = _auxiliary(config, backbone, num_classes) if config.auxiliary else None
+    if config.norm_eps is not None:
+        _set_norm_eps([backbone, head, *([auxiliary] if auxiliary else [])], config.norm_eps)
     return Segmenter(
         backbone,
         head,
@@ -119,6 +121,14 @@ def _auxiliary(config: ModelConfig, backbone: Backbone, num_classes: int) -> FCN
     width = config.auxiliary_channels
     conv = ConvNormAct(backbone.channels[4], width, 3, bias=config.auxiliary_bias)
     return FCNHead([conv], nn.Conv2d(width, num_classes, 1), dropout=config.auxiliary_dropout, stage=4)
+
+
+def _set_norm_eps(parts: Sequence[nn.Module], eps: float) -> None:
+    norms = [m for part in parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        raise ValueError("norm_eps: this network has no batch norm: leave it out")
+    for norm in norms:
+        norm.eps = eps
 
 
 def _check_known(name: str, model: str, known: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ WIRINGS: dict[Wiring, Mapping[str, Any]] = {
         "auxiliary_bias": False,
         "auxiliary_dropout": 0.1,
         "aggregate_channels": 512,
+        "multi_grid_multiplies": False,
     },
     # The equations alone: bare 1x1 embeddings, no scale, no convolution behind the concatenation.
     "paper": {
@@ -67,6 +68,8 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
 BACKBONE_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
     ("mmseg", "resnet18"): {"dilate_second": False},
     ("mmseg", "resnet34"): {"dilate_second": False},
+    **{("mmseg", f"resnet{depth}d"): {"average_dilated": False} for depth in (18, 34, 50, 101, 152)},
+    ("mmseg", "mobilenetv2"): {"dilated_blocks": "first"},
 }
 
 

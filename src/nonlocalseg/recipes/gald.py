@@ -131,7 +131,7 @@ def test_server() -> tuple[Recipe, ...]:
 def official() -> Recipe:
     """GALDv1 as its public code trains it: crop 769, factors 0.7 to 2.1, every dilation of its backbone, 50k steps."""
     phase = replace(CITYSCAPES, crop=(769, 769), scale=(0.7, 2.1))
-    options: dict[str, object] = {"wiring": "official", "dilate_first": True, **GRID}
+    options: dict[str, object] = {"wiring": "official", "dilated_blocks": "all", **GRID}
     recipe = recipe_of("galdv1", 101, "-official", (phase,), **options)
     return replace(
         recipe, notes="Network and training follow GALD's public code, but for its BGR; it states no figure."
