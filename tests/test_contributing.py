@@ -92,7 +92,7 @@ with torch.no_grad():
     assert torch.equal(nls.from_pretrained("model")(images)["out"], before)
     assert (nls.fold(model)(images)["out"] - before).abs().max() < 1e-5
 assert list(model.attention_maps(images)) == ["pass1", "pass2", "pass3"]
-shown = run("list", "models", "--model", "recurrent", "--backbone", small["backbone"], "--size", "64")
+shown = run("list", "models", "--model", "recurrent", "--cost", "--backbone", small["backbone"], "--size", "64")
 assert "How often the block is applied." in shown and "one APNB, applied twice" in shown
 write_image("photo.png", pixels)
 run("explain", "model", "photo.png", "--kind", "anchors", "--out", "seen")

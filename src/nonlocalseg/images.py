@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from nonlocalseg.files import writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEIC = {".heic", ".heif"}
 """They are read with the package pillow-heif."""
@@ -73,6 +75,8 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 def channels_first(image: np.ndarray) -> Tensor:
     """uint8 [H, W, 3] -> uint8 [3, H, W], of the same memory where that can be."""
+    import torch  # here, so that images are read without it
+
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_convert_there_and_back(capsys, tmp_path):
 
 
 def test_list_models(capsys):
-    assert main(["list", "models", "--backbone", BACKBONE, "--size", "64", "96"]) == 0
+    assert main(["list", "models", "--cost", "--backbone", BACKBONE, "--size", "64", "96"]) == 0
     shown = capsys.readouterr().out
     for name in MODELS:
         assert f" {name} " in shown
@@ -89,10 +90,29 @@ def test_list_datasets_and_recipes(capsys):
     assert [name for name in RECIPES if name in shown] == [name for name in RECIPES if name.startswith("synthetic/")]
 
 
+def test_cost_is_counted_when_asked_for(capsys):
+    assert main(["list", "models"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {name} " in shown for name in MODELS)
+    assert "multiply-adds" not in shown
+    assert main(["list", "models", "--size", "64"]) == 2
+    assert "error: --size has an effect with --cost only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["datasets", "recipes"])
+def test_lists_need_no_torch(what):
+    code = (
+        "import sys; from nonlocalseg.cli import main; main(['list', '" + what + "']); "
+        "print([name for name in ('torch', 'torchvision', 'timm', 'lightning') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_option_of_every_head_is_explained(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    assert main(["list", "models", "--model", name, "--backbone", BACKBONE, "--size", "64"]) == 0
+    assert main(["list", "models", "--model", name]) == 0
     shown = capsys.readouterr().out
     for option in options_of(type(MODELS[name].options)).values():
         assert option.help, f"{name}: {option.name} is not explained"

@@ -96,7 +96,10 @@ def test_its_options_are_checked():
 
 
 def test_the_command_line_knows_it(capsys, tmp_path):
-    assert main(["list", "models", "--backbone", "test_resnet.r160_in1k", "--size", "32", "--model", "twice"]) == 0
+    assert (
+        main(["list", "models", "--cost", "--backbone", "test_resnet.r160_in1k", "--size", "32", "--model", "twice"])
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "the same APNB twice" in shown
     assert "key_channels" in shown

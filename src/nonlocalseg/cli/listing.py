@@ -27,29 +27,35 @@ class List:
     data: Annotated[str | None, Metavar("NAME")] = None
     """Only the recipes for this data set, or only this data set, with its classes, its options and the files it
     expects."""
-    backbone: Annotated[str, Metavar("NAME")] = "resnet50c"
-    """The timm backbone under the models."""
-    size: Size = (512, 512)
-    """Height and width of the image; one number for both."""
-    num_classes: Count = 19
-    """Number of classes."""
+    cost: bool = False
+    """Count the parameters and multiply-adds of the models, which takes up to a second for each."""
+    backbone: Annotated[str | None, Metavar("NAME")] = None
+    """The timm backbone under the counted models (default: resnet50c)."""
+    size: Size | None = None
+    """Height and width of the counted image; one number for both (default: 512)."""
+    num_classes: Count | None = None
+    """Number of classes of the counted models (default: 19)."""
 
     def __post_init__(self) -> None:
-        if min(self.size) < 16:
+        if self.size is not None and min(self.size) < 16:
             raise ValueError(f"--size: {self.size[0]} {self.size[1]}; give height and width of 16 pixels or more")
+        for name in ("backbone", "size", "num_classes"):
+            if getattr(self, name) is not None and not self.cost:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} has an effect with --cost only: add it, or leave this out"
+                )
 
 
 @verb(List)
 def list_(own: List, given: Given) -> None:
     """List the models, the data sets or the training recipes.
 
-    Models come with their parameters and multiply-adds on one image, computed for the backbone and the size below, in
-    evaluation (without the auxiliary head). With --model, every option of its head is explained; they are what `train
-    --model-options` takes.
+    With --cost, models come with their parameters and multiply-adds on one image, in evaluation (without the auxiliary
+    head). With --model, every option of its head is explained; they are what `train --model-options` takes.
 
     Examples:
         nonlocalseg list models
-        nonlocalseg list models --backbone resnet18 --size 360 480
+        nonlocalseg list models --cost --backbone resnet18 --size 360 480
         nonlocalseg list models --model galdv2
         nonlocalseg list datasets
         nonlocalseg list recipes --data camvid
@@ -81,16 +87,23 @@ def _models(own: List) -> Table:
     from rich.table import Table
 
     from nonlocalseg.models.catalog import MODELS
-    from nonlocalseg.models.cost import model_cost
 
     names = list(MODELS) if own.model is None else [pick("model", own.model, MODELS)]
-    table = Table(caption=f"on {own.backbone}, one {own.size[0]}x{own.size[1]} image, {own.num_classes} classes")
+    table = Table()
     for heading in ("model", ""):
         table.add_column(heading)
+    if not own.cost:
+        for name in names:
+            table.add_row(name, MODELS[name].description)
+        return table
+    from nonlocalseg.models.cost import model_cost
+
+    backbone, size, classes = own.backbone or "resnet50c", own.size or (512, 512), own.num_classes or 19
+    table.caption = f"on {backbone}, one {size[0]}x{size[1]} image, {classes} classes"
     for heading in ("parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
     for name in track(names, "counting"):
-        parameters, operations = model_cost(name, own.backbone, own.size, own.num_classes)
+        parameters, operations = model_cost(name, backbone, size, classes)
         table.add_row(name, MODELS[name].description, f"{parameters / 1e6:.1f} M", f"{operations / 1e9:.1f} G")
     return table
 

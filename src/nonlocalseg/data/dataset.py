@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from nonlocalseg import images
 from nonlocalseg.choices import pick
@@ -19,7 +15,10 @@ from nonlocalseg.data.pairing import Matched, Pair
 from nonlocalseg.labels import Colour, LabelMap
 from nonlocalseg.values import names_of, value
 
-Transform = Callable[[tv_tensors.Image, tv_tensors.Mask | None], tuple[tv_tensors.Image, tv_tensors.Mask | None]]
+if TYPE_CHECKING:
+    from torchvision import tv_tensors
+
+    Transform = Callable[[tv_tensors.Image, tv_tensors.Mask | None], tuple[tv_tensors.Image, tv_tensors.Mask | None]]
 
 
 @value
@@ -58,7 +57,7 @@ class Discovery:
     notes: tuple[str, ...] = ()
 
 
-class SegmentationDataset(Dataset[dict[str, Any]]):
+class SegmentationDataset:
     """Pairs of images and label images of one split.
 
     A data set sets `classes`, `palette`, `labels` and `splits`, and overrides `discover`, which ends in `found`. What
@@ -189,6 +188,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
         The transform sees the image as uint8 [3, H, W] and the label as uint8 [H, W]: a quarter of the traffic.
         """
+        import torch  # here, so that data sets are listed without it
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional as F
+
         pixels, indices = self.read(index)
         image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         label = None if indices is None else tv_tensors.Mask(torch.from_numpy(indices))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import lightning
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
+from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import worker_count
@@ -106,6 +107,11 @@ def collate(items: list[Any]) -> dict[str, Any]:
     return {key: torch.stack([item[key].as_subclass(torch.Tensor) for item in items]) for key in keys}
 
 
+def _joined(parts: list[SegmentationDataset]) -> ConcatDataset[dict[str, Any]]:
+    """One data set of several, which are data sets to torch by what they can do alone, so that it need not be imported."""
+    return ConcatDataset(cast("list[Dataset[dict[str, Any]]]", parts))
+
+
 class SegmentationData(lightning.LightningDataModule):
     """The loaders of one phase. `mean` is the model's, RGB in [0, 1]: it fills the border of padded crops."""
 
@@ -115,9 +121,9 @@ class SegmentationData(lightning.LightningDataModule):
         super().__init__()
         self.phase, self.seed, self.parts = phase, seed, parts
         self.workers = worker_count(workers)
-        self.train_images = ConcatDataset(phase.labelled("train on", train_transform(phase, mean)))
+        self.train_images = _joined(phase.labelled("train on", train_transform(phase, mean)))
         validation = phase.validation
-        self.val_images = ConcatDataset(validation.labelled("validate on")) if validation else None
+        self.val_images = _joined(validation.labelled("validate on")) if validation else None
 
     def order(self, rank: int, world: int) -> DrawOrder:
         """What each batch of process `rank` of `world` holds."""
