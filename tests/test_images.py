@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +227,42 @@ def test_a_picture_says_who_made_it(tmp_path):
     images.write_image(tmp_path / "c.png", np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "d.png").write_bytes(b"nothing")
     assert [images.maker_of(tmp_path / f"{name}.png") for name in "abcde"] == ["us", "us", None, None, None]
+
+
+def bomb(path: Path, side: int) -> None:
+    """A black one-bit PNG of side x side pixels, written row by row: some kilobytes for hundreds of megabytes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    packer = zlib.compressobj(9)
+    rows = [packer.compress(bytes(1 + (side + 7) // 8)) for _ in range(side)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"".join(rows) + packer.flush()) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [13_300, 40_000])
+def test_pictures_too_large_are_refused_by_their_header(tmp_path: Path, side: int) -> None:
+    bomb(tmp_path / "bomb.png", side)
+    tracemalloc.start()
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=r"bomb.png: .*more than 134 million: cut it into parts"):
+            read(tmp_path / "bomb.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    with pytest.raises(ValueError, match="cut it into parts or scale it down"):
+        images.check_size(50_000, 50_000)
+    images.check_size(12_000, 9_000)
+
+
+def test_a_broken_tiff_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(picture(40, 40)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[200:260] = b"\xff" * 60
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.tif: "):
+        images.read_image(tmp_path / "a.tif")
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"

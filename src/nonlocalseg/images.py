@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ from nonlocalseg.files import writing
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_PIXELS = 1 << 27
+"""The largest picture that is decoded, by its header: 134 million pixels, about 1 GB while it is read."""
 HEIC = {".heic", ".heif"}
 """They are read with the package pillow-heif."""
 SUFFIXES = frozenset(
@@ -29,7 +34,10 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF
 
 _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million: cut it into parts or scale it down"
+_STANDARD_ERROR = threading.Lock()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised as well
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -167,6 +175,14 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
+def check_size(width: int, height: int) -> None:
+    """ValueError where a picture would be empty, or larger than `MOST_PIXELS`; to be asked before memory is taken."""
+    if min(width, height) < 1:
+        raise ValueError(f"{width}x{height} pixels; a picture has at least one")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, {_TOO_LARGE}")
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The decoded picture; every way in which a file can be broken becomes one line that names it."""
@@ -177,7 +193,9 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_formats(Path(path))) as image:
-                image.load()
+                check_size(*image.size)
+                with _quiet() if image.format == "TIFF" else nullcontext():
+                    image.load()
                 yield image
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
@@ -186,6 +204,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         if channels > 4:
             raise _too_many_channels(path, channels) from None
         raise ValueError(f"{path}: not an image, or a damaged one; replace or remove it") from None
+    except Image.DecompressionBombError:  # Pillow's own limit, a little above ours
+        raise ValueError(f"{path}: the pixels are {_TOO_LARGE}") from None
     except _BROKEN as error:
         reason = str(error).removeprefix(f"{path}: ").splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: {reason[0]}") from None
@@ -203,6 +223,19 @@ def _formats(path: Path) -> tuple[str, ...]:
         ) from None
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing reaches standard error: libtiff writes lines of its own there, beside the error that Pillow raises."""
+    with _STANDARD_ERROR, open(os.devnull, "wb") as nothing:
+        kept = os.dup(2)
+        try:
+            os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _check_channels(path: str | Path, image: Image.Image) -> None:
