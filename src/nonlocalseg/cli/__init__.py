@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nonlocalseg.choices import pick
 from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, describe, interrupted
+from nonlocalseg.cli.terminal import say
 
 if TYPE_CHECKING:
     from nonlocalseg.cli.options import Verb
@@ -59,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if interrupted(error):
             if not isinstance(error, SystemExit):  # training has said how to go on
-                print("interrupted: files written so far are whole; run the same command again", file=sys.stderr)
+                say("interrupted: files written so far are whole; run the same command again")
             return INTERRUPTED
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else int(error.code is not None)
         line, code = describe(error)
-        print(line, file=sys.stderr)
+        say(line)
         return code
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from nonlocalseg.cli.errors import BAD_INPUT
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OfFolder, OnDevice
-from nonlocalseg.cli.terminal import say, track
+from nonlocalseg.cli.terminal import say, show, track
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
 from nonlocalseg.values import Count, Metavar, Names, Positional, changed, value
@@ -50,7 +50,7 @@ def check_data(own: CheckData, given: Given) -> int:
     if own.json is not None:
         check_folder(Path(own.json).parent, "--json")
     report = check_dataset(source, own.split, lambda items: track(items, "reading"))
-    print(report.text())
+    show(report.text())
     if own.json is not None:
         write_text(own.json, dumps(report.as_dict(), indent=1) + "\n")
     if not report.problems:
@@ -88,7 +88,8 @@ def prepare(own: Prepare, given: Given) -> None:
     """
     from nonlocalseg.data.preparing import prepare
 
-    print(prepare(own.data, own.root, own.workers, lambda finished, count: track(finished, "writing", count)).text())
+    done = prepare(own.data, own.root, own.workers, lambda finished, count: track(finished, "writing", count))
+    show(done.text())
 
 
 @value
@@ -131,4 +132,4 @@ def submit(own: Submit, given: Given) -> None:
         progress=sys.stderr.isatty(),
     )
     score = "" if done.miou is None else f", mIoU {100 * done.miou:.2f} %"
-    print(f"{done.images} images in {done.file}{score}")
+    show(f"{done.images} images in {done.file}{score}")
