@@ -39,6 +39,14 @@ def sweep_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def read_text(path: str | Path) -> str:
+    """The whole of a text file in UTF-8, with or without a byte order mark. Raises `ValueError` for other bytes."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no UTF-8 text; save the file as UTF-8") from None
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     with writing(path) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from typing import Annotated
@@ -164,6 +164,13 @@ def default_colour(index: int) -> Colour:
 def default_palette(count: int) -> tuple[Colour, ...]:
     """`default_colour` of the first `count` classes."""
     return tuple(default_colour(index) for index in range(count))
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """ValueError for the name of a class that cannot be printed: names come from files, and go to the terminal."""
+    for name in names:
+        if not name.strip() or not name.isprintable():
+            raise ValueError(f"{name!r} cannot be the name of a class: give it a name of printable characters")
 
 
 def check_same_classes(found: Sequence[str], expected: Sequence[str], data: str) -> None:

@@ -15,12 +15,13 @@ from nonlocalseg.data import run_lengths
 from nonlocalseg.data.checking import check_dataset
 from nonlocalseg.data.coco_annotations import fill_polygon, mask_of
 from nonlocalseg.data.folder import Folder
+from nonlocalseg.data.run_lengths import RunLengths
 from nonlocalseg.data.source import DataSource
 
 LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ntraffic: light:250,50,83::\nroad:51,221,255::\n"
 # pycocotools turns the polygon into the text, and the text into the mask
 POLYGON = [1, 1, 3, 1, 3, 3, 5, 3, 5, 5, 1, 5]
-COMPRESSED = {"size": [10, 10], "counts": ";4602N00_1"}
+COMPRESSED: RunLengths = {"size": (10, 10), "counts": ";4602N00_1"}
 MASK = np.zeros((10, 10), bool)
 MASK[1:3, 1:3] = True
 MASK[3:5, 1:5] = True
@@ -116,17 +117,17 @@ def coco(root: Path, name: str, annotations: list[dict[str, Any]], kind: str = "
 
 
 def test_run_lengths_and_polygons() -> None:
-    np.testing.assert_array_equal(run_lengths.decode(COMPRESSED), MASK)
-    runs = {"size": [10, 10], "counts": [11, 4, 6, 4, 8, 2, 8, 2, 55]}
-    np.testing.assert_array_equal(run_lengths.decode(runs), MASK)
+    np.testing.assert_array_equal(run_lengths.decode(COMPRESSED, (10, 10)), MASK)
+    runs: RunLengths = {"size": (10, 10), "counts": [11, 4, 6, 4, 8, 2, 8, 2, 55]}
+    np.testing.assert_array_equal(run_lengths.decode(runs, (10, 10)), MASK)
     np.testing.assert_array_equal(fill_polygon(np.array(POLYGON, float).reshape(-1, 2), (10, 10)), MASK)
     outside = fill_polygon(np.array([[-5, -5], [20, -5], [20, 2], [-5, 2]], float), (10, 10))
     assert outside[:2].all()
     assert not outside[2:].any()
     assert not mask_of([], (10, 10)).any()
-    for wrong in ({"counts": "00"}, {"size": [10, 10], "counts": [5, 5]}, {"size": [2, 2], "counts": [5, -1]}):
+    for counts in ([5, 5], [105, -5], "0", "\x7f", "~" * 50, "ü"):
         with pytest.raises(ValueError, match="run-length mask"):
-            run_lengths.decode(wrong)
+            run_lengths.decode({"size": (10, 10), "counts": counts}, (10, 10))
     with pytest.raises(ValueError, match=r"a mask is \(10, 10\), its image \(4, 4\)"):
         mask_of(COMPRESSED, (4, 4))
 
@@ -164,8 +165,19 @@ def test_coco_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"instances_default.json: one: category 5 is not among the categories"):
         Folder(tmp_path, "all").read(0)
     coco(tmp_path, "default", [{"category_id": 3}])
-    with pytest.raises(ValueError, match="one: no entry 'segmentation'"):
-        Folder(tmp_path, "all").read(0)
+    with pytest.raises(
+        ValueError, match=r"annotation file \(annotations.0.segmentation: Field required\); get it again"
+    ):
+        Folder(tmp_path, "all")
+    huge = {"images": [{"id": 7, "file_name": "one.jpg", "height": 50_000, "width": 50_000}]}
+    mask = {"size": [50_000, 50_000], "counts": [2_500_000_000]}
+    coco(tmp_path, "default", [{"category_id": 3, "segmentation": mask}], **huge)
+    with pytest.raises(ValueError, match=r"instances_default.json: 50000x50000 pixels, more than 134 million"):
+        Folder(tmp_path, "all")
+    coco(tmp_path, "default", [], categories=[{"id": 3, "name": "ca\x1b[31mr"}])
+    with pytest.raises(ValueError, match="cannot be the name of a class"):
+        Folder(tmp_path, "all")
+    coco(tmp_path, "default", [])
     coco(tmp_path, "val", [], categories=[{"id": 3, "name": "car"}])
     with pytest.raises(ValueError, match=r"instances_val.json: has other categories"):
         Folder(tmp_path, "val")
@@ -176,6 +188,24 @@ def test_coco_mistakes(tmp_path: Path) -> None:
     file.write_text('{"images": []}')
     with pytest.raises(ValueError, match=r"instances_default.json: not a COCO annotation file"):
         Folder(tmp_path, "all")
+
+
+def test_coco_crowds(tmp_path: Path) -> None:
+    """Brushes export everything as a crowd; crowds among instances are ignored, and counted."""
+    left, right = {"size": [10, 10], "counts": [0, 50, 50]}, {"size": [10, 10], "counts": [50, 50]}
+    crowd = {"category_id": 3, "segmentation": left, "iscrowd": 1}
+    coco(tmp_path, "train", [crowd])
+    coco(tmp_path, "val", [{**crowd, "segmentation": right}, {"category_id": 18, "segmentation": COMPRESSED}])
+    train, val = Folder(tmp_path, "train"), Folder(tmp_path, "val")
+    assert (label_of(train) == 1).sum() == 50
+    assert (label_of(val)[:, 5:] == 1).all()  # as train says
+    assert "all 1 annotations are crowds (iscrowd: 1), as brushes export" in train.notes[0]
+    coco(tmp_path, "train", [crowd, {"category_id": 18, "segmentation": right, "iscrowd": 0}])
+    data = Folder(tmp_path, "train")
+    assert (label_of(data)[:, :5] == 255).all()
+    assert (label_of(data)[:, 5:] == 2).all()
+    said = "1 of 2 annotations are crowds (iscrowd: 1), and their pixels ignored; export them as instances"
+    assert said in check_dataset(DataSource(data="folder", root=str(tmp_path))).text()
 
 
 def test_coco_panoptic(tmp_path: Path) -> None:

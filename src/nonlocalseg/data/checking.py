@@ -135,7 +135,7 @@ def _check_split(
     problems: list[Problem] = []
     unknown: Counter[RawValue] = Counter()
     if not len(dataset):
-        message = dataset.unlike if dataset.unmatched else f"no image/label pairs in split {dataset.split}"
+        message = dataset.unlike or f"no image/label pairs in split {dataset.split}"
         problems.append(Problem("empty", str(dataset.root), message))
     for index in progress(range(len(dataset))):
         found, counts = _check_pair(dataset, index, summary, digests)

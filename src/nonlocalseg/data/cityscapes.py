@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, NotRequired
 
 import numpy as np
 from PIL import Image, ImageDraw
+from pydantic import FailFast
+from typing_extensions import TypedDict
 
 from nonlocalseg import images
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.layouts import Task, require
+from nonlocalseg.data.layouts import Coordinate, Task, read_json, require
 from nonlocalseg.data.pairing import by_suffix, join, match, unlabelled
 from nonlocalseg.data.tables import colours, names
 from nonlocalseg.labels import IGNORE, LabelMap
@@ -27,6 +28,20 @@ _PLATE = "license plate"
 _SOURCE = "{} from cityscapes-dataset.com (free for research, with registration)"
 _IMAGES = {"train_extra": "leftImg8bit_trainextra.zip"}
 _LABELS = {"train_extra": "gtCoarse.zip"}
+
+
+class _Object(TypedDict):
+    label: str
+    deleted: NotRequired[int]
+    polygon: list[tuple[Coordinate, Coordinate]]
+
+
+class _Polygons(TypedDict):
+    """What is read of a `polygons.json`."""
+
+    imgWidth: int
+    imgHeight: int
+    objects: Annotated[list[_Object], FailFast()]
 
 
 def _stored(label: Path, name: str) -> np.ndarray:
@@ -113,17 +128,17 @@ def draw_polygons(path: Path) -> np.ndarray:
 
     Raises `ValueError` for a file that is no Cityscapes annotation and for an unknown label.
     """
+    content = read_json(path, _Polygons, "a Cityscapes annotation")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        images.check_size(content["imgWidth"], content["imgHeight"])
         picture = Image.new("L", (content["imgWidth"], content["imgHeight"]), 0)
         drawer = ImageDraw.Draw(picture)
         for item in content["objects"]:
             value = None if item.get("deleted") else _label_id(item["label"])
             if value is not None:
-                drawer.polygon([tuple(point) for point in item["polygon"]], fill=value)
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"no entry {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: not a Cityscapes annotation ({reason}); unpack it again") from None
+                drawer.polygon(item["polygon"], fill=value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a Cityscapes annotation ({error}); get it again") from None
     return np.array(picture)
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
+from nonlocalseg.data.coco_format import AnnotationFile, Categories, Instance, Panoptic, Polygon, read_annotations
 from nonlocalseg.data.dataset import Discovery, Labels
 from nonlocalseg.data.pairing import Pair
-from nonlocalseg.labels import IGNORE, Colour, default_palette, same
+from nonlocalseg.labels import IGNORE, same
 
-Annotated = tuple[tuple[int, int], list[dict[str, Any]]]
-"""Height and width of an image, and its annotations."""
 _SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Height and width of an image, its instances, and its panoptic label where it has one."""
+
+    size: tuple[int, int]
+    instances: Sequence[Instance]
+    panoptic: Panoptic | None
 
 
 def split_of(stem: str) -> str | None:
@@ -44,7 +49,8 @@ class COCOAnnotations:
 
     Classes are the categories in the order of their ids. With instances, what no instance covers is the class
     `background`, put first unless a category has that name; small instances lie over large ones, and crowds without an
-    instance on them are ignored. With panoptic labels, what no segment covers is ignored.
+    instance on them are ignored. Where all that the first file annotates is a crowd, as labelling tools export what was
+    painted with a brush, crowds are instances like others. With panoptic labels, what no segment covers is ignored.
     """
 
     root: Path
@@ -57,141 +63,139 @@ class COCOAnnotations:
     def discover(self, split: str | None) -> Discovery:
         first = next((name for name in self.files if split_of(name) == "train"), next(iter(self.files)))
         chosen = [name for name in self.files if split in (None, split_of(name))]
-        content = {name: _load(self.files[name]) for name in dict.fromkeys([first, *chosen])}
-        categories = _categories(self.files[first], content[first])
+        content = {name: read_annotations(self.files[name]) for name in dict.fromkeys([first, *chosen])}
+        categories, painted = content[first].categories, _painted(content[first])
         pairs: list[Pair] = []
         unmatched: list[Path] = []
         annotated: dict[tuple[Path, str], Annotated] = {}
         for name in chosen:
-            path = self.files[name]
-            found = _categories(path, content[name])
+            path, found = self.files[name], content[name].categories
             if (found.classes, found.index) != (categories.classes, categories.index):
                 raise ValueError(f"{path}: has other categories than the annotations of train; export them together")
             for stem, picture, drawn in self._images(name, content[name]):
+                if (path, stem) in annotated:
+                    raise ValueError(f"{path}: lists the image {stem} twice; remove one of the entries")
+                annotated[path, stem] = drawn
                 if picture.is_file():
                     pairs.append(Pair(stem, picture, path))
-                    annotated[path, stem] = drawn
                 else:
                     unmatched.append(picture)
-        labels = Labels(same(len(categories.classes)), COCOLabels(self.root, categories, annotated).stored)
-        return Discovery(tuple(pairs), tuple(unmatched), categories.classes, categories.palette, labels)
+        labels = Labels(same(len(categories.classes)), COCOLabels(self.root, categories, annotated, painted).stored)
+        notes = _notes([content[name] for name in chosen], painted)
+        return Discovery(tuple(pairs), tuple(unmatched), categories.classes, categories.palette, labels, notes)
 
-    def _images(self, name: str, content: dict[str, Any]) -> Iterator[tuple[str, Path, Annotated]]:
+    def _images(self, name: str, content: AnnotationFile) -> Iterator[tuple[str, Path, Annotated]]:
         """Every image of one file: its name in the data set, where it should lie, and its annotations."""
-        annotations = defaultdict(list)
-        for annotation in content["annotations"]:
-            annotations[annotation["image_id"]].append(annotation)
-        for item in sorted(content["images"], key=lambda item: item["file_name"]):
+        for item in sorted(content.images, key=lambda item: item["file_name"]):
             places = [self.root / place / item["file_name"] for place in (f"images/{name}", name, "images", ".")]
             picture = next((place for place in places if place.is_file()), places[0])
             stem = Path(item["file_name"]).with_suffix("").as_posix().replace("/", "__")
-            yield stem, picture, ((item["height"], item["width"]), annotations[item["id"]])
+            size, key = (item["height"], item["width"]), item["id"]
+            yield stem, picture, Annotated(size, content.instances.get(key, ()), content.panoptic.get(key))
 
 
-@dataclass(frozen=True)
-class Categories:
-    """The classes of an annotation file; `index`: category id -> class."""
+def _painted(content: AnnotationFile) -> bool:
+    """Whether all that a file annotates is marked as a crowd."""
+    return all(one.get("iscrowd") for some in content.instances.values() for one in some)
 
-    classes: tuple[str, ...]
-    index: Mapping[int, int]
-    palette: tuple[Colour, ...]
+
+def _notes(content: Sequence[AnnotationFile], painted: bool) -> tuple[str, ...]:
+    """How many annotations are crowds, and what becomes of them."""
+    every = [one for file in content for some in file.instances.values() for one in some]
+    crowds = sum(bool(one.get("iscrowd")) for one in every)
+    if not crowds:
+        return ()
+    if painted:
+        return (f"all {crowds} annotations are crowds (iscrowd: 1), as brushes export: they are drawn like instances",)
+    cure = "export them as instances (iscrowd: 0) if they are objects"
+    return (f"{crowds} of {len(every)} annotations are crowds (iscrowd: 1), and their pixels ignored; {cure}",)
 
 
 @dataclass(frozen=True)
 class COCOLabels:
-    """Makes the label of an image of its annotations: draws instances, looks panoptic segments up."""
+    """Makes the label of an image of its annotations: draws instances, looks panoptic segments up.
+
+    painted: crowds are instances like others.
+    """
 
     root: Path
     categories: Categories
     annotated: Mapping[tuple[Path, str], Annotated]
+    painted: bool = False
 
     def stored(self, path: Path, name: str) -> np.ndarray:
         """Class indices uint8 [H, W] of the image `name` of an annotation file. Raises `ValueError` that names both."""
-        size, annotations = self.annotated[path, name]
+        found = self.annotated[path, name]
         try:
             if path.stem.startswith("panoptic"):
-                return self._panoptic(path, size, annotations)
-            return draw_instances(size, annotations, self.categories.index, self.categories.classes.index("background"))
-        except KeyError as error:
-            raise ValueError(f"{path}: {name}: no entry {error}; export it again") from None
+                return self._panoptic(path, found)
+            background = self.categories.classes.index("background")
+            return draw_instances(found.size, found.instances, self.categories.index, background, self.painted)
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from None
 
-    def _panoptic(self, path: Path, size: tuple[int, int], annotations: Sequence[dict[str, Any]]) -> np.ndarray:
-        if not annotations:
-            return np.full(size, IGNORE, np.uint8)
-        places = [folder / path.stem / annotations[0]["file_name"] for folder in (path.parent, self.root)]
+    def _panoptic(self, path: Path, annotated: Annotated) -> np.ndarray:
+        if annotated.panoptic is None:
+            return np.full(annotated.size, IGNORE, np.uint8)
+        places = [folder / path.stem / annotated.panoptic["file_name"] for folder in (path.parent, self.root)]
         file = next((place for place in places if place.is_file()), places[0])
         colours = images.read_mask(file)
         if colours.ndim != 3:
             raise ValueError(f"{file}: a panoptic label image holds segment ids as RGB colours, this one is grey")
         segments = colours.astype(np.int64) @ np.array([1, 256, 65536])  # [H, W, 3] -> [H, W]
         label = np.full(segments.shape, IGNORE, np.uint8)
-        for segment in annotations[0]["segments_info"]:
-            label[segments == segment["id"]] = self.categories.index[segment["category_id"]]
-        known = np.isin(segments, [0, *(segment["id"] for segment in annotations[0]["segments_info"])])
+        listed = annotated.panoptic["segments_info"]
+        for segment in listed:
+            label[segments == segment["id"]] = _class_of(segment["category_id"], self.categories.index)
+        known = np.isin(segments, [0, *(segment["id"] for segment in listed)])
         if not known.all():
             lost = int(segments[~known][0])
             raise ValueError(f"{file}: segment {lost} is not in {path.name}; do they belong together?")
         return label
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for entry in ("images", "annotations", "categories"):
-            content[entry][0:0]  # a list
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a COCO annotation file ({error!r}); export it again") from None
-    return content
-
-
-def _categories(path: Path, content: dict[str, Any]) -> Categories:
-    try:
-        listed = sorted(content["categories"], key=lambda item: item["id"])
-        classes = [str(item["name"]) for item in listed]
-        first = 1 if path.stem.startswith("instances") and "background" not in classes else 0
-        index = {item["id"]: first + place for place, item in enumerate(listed)}
-        drawn = [(red, green, blue) for red, green, blue in (item["color"] for item in listed if "color" in item)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a category cannot be read ({error!r}); export it again") from None
-    classes = ["background", *classes] if first else classes
-    if len(set(classes)) < len(classes) or len(index) + first > 254:
-        raise ValueError(f"{path}: has {len(classes)} categories, of which some share a name, or more than 254")
-    clear = len(drawn) == len(listed) == len(set(drawn))
-    palette = drawn if clear else default_palette(len(listed))
-    return Categories(tuple(classes), index, (*([(0, 0, 0)] if first else []), *palette))
+def _class_of(category: int, index: Mapping[int, int]) -> int:
+    if category not in index:
+        raise ValueError(f"category {category} is not among the categories")
+    return index[category]
 
 
 def draw_instances(
-    size: tuple[int, int], annotations: Sequence[dict[str, Any]], index: Mapping[int, int], background: int
+    size: tuple[int, int], annotations: Sequence[Instance], index: Mapping[int, int], background: int, painted: bool
 ) -> np.ndarray:
-    """Class indices uint8 [H, W]: crowds (as ignore) first, then instances from the largest to the smallest."""
+    """Class indices uint8 [H, W]: crowds (as ignore) first, then instances from the largest to the smallest.
+
+    painted: crowds are instances too.
+    """
     label = np.full(size, background, np.uint8)
-    drawn = []
+    drawn: list[tuple[int, int, tuple[slice, slice], np.ndarray]] = []
     for annotation in annotations:
         mask = mask_of(annotation["segmentation"], size)
-        if annotation.get("iscrowd"):
+        if annotation.get("iscrowd") and not painted:
             label[mask] = IGNORE
             continue
-        if annotation["category_id"] not in index:
-            raise ValueError(f"category {annotation['category_id']} is not among the categories")
-        drawn.append((int(mask.sum()), index[annotation["category_id"]], mask))
-    for _, value, mask in sorted(drawn, key=lambda item: -item[0]):
-        label[mask] = value
+        value, box = _class_of(annotation["category_id"], index), _box(mask)
+        drawn.append((int(mask.sum()), value, box, mask[box].copy()))  # not all of the image for each instance
+    for _, value, box, mask in sorted(drawn, key=lambda item: -item[0]):
+        label[box][mask] = value
     return label
 
 
-def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """The smallest part of bool [H, W] that holds all that is true."""
+    ranges = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(0, 0) if not len(one) else slice(int(one[0]), int(one[-1]) + 1) for one in ranges)
+    return rows, columns
+
+
+def mask_of(segmentation: list[Polygon] | run_lengths.RunLengths, size: tuple[int, int]) -> np.ndarray:
     """Polygons [[x0, y0, x1, y1, ...], ...] or a run-length mask -> bool [H, W]."""
     if isinstance(segmentation, dict):
-        mask = run_lengths.decode(segmentation)
-        if mask.shape != tuple(size):
-            raise ValueError(f"a mask is {mask.shape}, its image {tuple(size)} (height, width)")
-        return mask
+        return run_lengths.decode(segmentation, size)
     mask = np.zeros(size, bool)
     for polygon in segmentation:
-        mask |= fill_polygon(np.asarray(polygon, float).reshape(-1, 2), size)
+        if polygon:
+            mask |= fill_polygon(np.asarray(polygon, float).reshape(-1, 2), size)
     return mask
 
 

@@ -95,7 +95,7 @@ class SegmentationDataset:
         self.pairs, self.unmatched = found.pairs, found.unmatched
         self.classes, self.palette, self.labels = found.classes, found.palette, found.labels
         self.notes = found.notes
-        if strict and found.unmatched and not found.pairs:
+        if strict and self.unlike:
             raise ValueError(f"{self.root}: {self.unlike}")
         if strict and found.unmatched:
             first, *others = found.unmatched
@@ -105,8 +105,10 @@ class SegmentationDataset:
             raise ValueError(f"{self.root}: no images in split {split!r}")
 
     @property
-    def unlike(self) -> str:
-        """What is wrong where there are files and no pair: the first and the last of the lonely ones, and the cure."""
+    def unlike(self) -> str | None:
+        """What is wrong where there are images and labels, and no pair: one of each, and the cure. None otherwise."""
+        if self.pairs or not self.unmatched or self.unmatched[0].parent == self.unmatched[-1].parent:
+            return None
         first, last = self.unmatched[0].name, self.unmatched[-1].name
         return f"no image and label of {self.split} share a name ({first}, {last}); name both alike up to the ending"
 

@@ -1,13 +1,21 @@
-"""What the layouts of data sets have in common: folders that may be missing, lists of image names, MATLAB files."""
+"""What the layouts of data sets have in common: folders that may be missing, lists of names, MATLAB and JSON files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from annotated_types import Ge, Le
+from pydantic import TypeAdapter, ValidationError
 
+from nonlocalseg.files import read_text
+
+T = TypeVar("T")
+
+Coordinate = Annotated[float, Ge(-1e6), Le(1e6)]
+"""A place in a picture, or beside it, in pixels."""
 Task = tuple[Path, Callable[..., Any], tuple[Any, ...]]
 """A step of `prepare`: the file it makes, the function that writes it, the function's arguments after the file."""
 
@@ -39,8 +47,22 @@ def require(root: Path, candidates: Iterable[str], source: str) -> Path:
 
 def read_list(path: Path) -> list[str]:
     """The first word of every line of a list of images, without folders and suffix."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     return [Path(line.split()[0]).stem for line in lines if line.strip()]
+
+
+def read_json(path: Path, form: type[T], what: str) -> T:
+    """The content of a JSON file, checked to be of the form `form` (a `TypedDict`, where whole).
+
+    Raises `ValueError` that names the file, the place in it and what is wrong there; `what` says what it should be.
+    """
+    try:
+        return TypeAdapter(form).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = " ".join(f"{place}: {first['msg']}".removeprefix(": ").split())
+        raise ValueError(f"{path}: not {what} ({reason}); get it again") from None
 
 
 def read_mat(path: Path, *fields: str) -> dict[str, np.ndarray]:

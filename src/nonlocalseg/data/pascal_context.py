@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import FailFast
+from typing_extensions import TypedDict
 
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.layouts import Task, field_of, inside, read_list, require
+from nonlocalseg.data.layouts import Task, field_of, inside, read_json, read_list, require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.files import write_text
@@ -51,6 +52,31 @@ MERGED = "trainval_merged.json"
 _VOC = ("VOCdevkit/VOC2010", "VOC2010")
 _SOURCE_VOC = "VOCtrainval_03-May-2010.tar from host.robots.ox.ac.uk/pascal/VOC/voc2010"
 _SOURCE = "trainval.tar.gz from cs.stanford.edu/~roozbeh/pascal-context"
+
+
+class _Image(TypedDict):
+    image_id: int
+    phase: str
+    file_name: str
+    height: int
+    width: int
+
+
+class _Annotation(TypedDict):
+    image_id: int
+    category_id: int
+    segmentation: run_lengths.RunLengths
+
+
+class _Merged(TypedDict):
+    """What is read of `trainval_merged.json`."""
+
+    images: Annotated[list[_Image], FailFast()]
+    annos_segmentation: Annotated[list[_Annotation], FailFast()]
+
+
+_Part = tuple[int, run_lengths.RunLengths]
+"""A category of 459, and where it is."""
 
 
 @value
@@ -136,15 +162,12 @@ def merged_labels(root: Path) -> Iterator[Task]:
     path = next((place / MERGED for place in (root, voc) if (place / MERGED).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{voc / MERGED}: missing; get it from the PASCAL in Detail challenge (detail-api)")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        pictures = {item["image_id"]: item for item in content["images"] if item["phase"] in ("train", "val")}
-        parts: dict[int, list[tuple[int, Any]]] = {number: [] for number in pictures}
-        for item in content["annos_segmentation"]:
-            if item["image_id"] in parts:
-                parts[item["image_id"]].append((item["category_id"], item["segmentation"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not the annotations of PASCAL in Detail ({error!r}); get it again") from None
+    content = read_json(path, _Merged, "the annotations of PASCAL in Detail")
+    pictures = {item["image_id"]: item for item in content["images"] if item["phase"] in ("train", "val")}
+    parts: dict[int, list[_Part]] = {number: [] for number in pictures}
+    for item in content["annos_segmentation"]:
+        if item["image_id"] in parts:
+            parts[item["image_id"]].append((item["category_id"], item["segmentation"]))
     del content
     stems = {"train": [], "val": []}
     for number, item in pictures.items():
@@ -157,12 +180,13 @@ def merged_labels(root: Path) -> Iterator[Task]:
         yield voc / "ImageSets" / "SegmentationContext" / f"{part}.txt", write_text, (text,)
 
 
-def write_merged_label(path: Path, size: tuple[int, int], parts: list[tuple[int, Any]]) -> None:
+def write_merged_label(path: Path, size: tuple[int, int], parts: list[_Part]) -> None:
     """Paint the parts of one image, (category of 459, run-length mask), one over the other, as indices among 60."""
-    label = np.zeros(size, np.uint8)
-    for category, mask in parts:
-        painted = run_lengths.decode(mask)
-        if painted.shape != size:
-            raise ValueError(f"{path.stem}: a mask is {painted.shape}, its image {size} (height, width)")
-        label[painted] = IDS.index(category) if category in IDS else 0
+    try:
+        images.check_size(*size[::-1])
+        label = np.zeros(size, np.uint8)
+        for category, mask in parts:
+            label[run_lengths.decode(mask, size)] = IDS.index(category) if category in IDS else 0
+    except ValueError as error:
+        raise ValueError(f"{path.stem}: {error}") from None
     images.write_mask(path, label)

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
+from typing_extensions import TypedDict  # pydantic reads those of `typing` from Python 3.12 on only
+
+from nonlocalseg.images import check_size
+
+_LONGEST = 10  # characters of one number: 50 bits
 
 
-def decode(mask: Mapping[str, Any]) -> np.ndarray:
-    """{"size": [H, W], "counts": list or text} -> bool [H, W].
+class RunLengths(TypedDict):
+    """size: height and width. counts: the runs."""
 
-    Raises `ValueError` for an entry that is missing and for runs that do not fill the mask.
+    size: tuple[int, int]
+    counts: list[int] | str
+
+
+def decode(mask: RunLengths, size: tuple[int, int]) -> np.ndarray:
+    """The mask of an image of `size`, height and width, as bool [H, W].
+
+    Raises `ValueError` for a mask of another size and for runs that do not fill it, before memory is taken.
     """
-    try:
-        height, width = (int(side) for side in mask["size"])
-        counts = mask["counts"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("a run-length mask needs `size` [height, width] and `counts`") from None
-    runs = _uncompressed(counts) if isinstance(counts, (str, bytes)) else [int(run) for run in counts]
+    height, width = size
+    if tuple(mask["size"]) != (height, width):
+        raise ValueError(f"a mask is {tuple(mask['size'])}, its image {(height, width)} (height, width)")
+    check_size(width, height)
+    counts = mask["counts"]
+    runs = _uncompressed(counts) if isinstance(counts, str) else counts
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"a run-length mask of {sum(runs)} pixels does not fill {width}x{height}")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return values.reshape(width, height).T
 
 
-def _uncompressed(text: str | bytes) -> list[int]:
+def _uncompressed(text: str) -> list[int]:
     """Five bits a character, the low ones first, 32 for "more follows"; from the fourth run on the change since i-2."""
-    codes = text.encode("ascii") if isinstance(text, str) else text
     runs: list[int] = []
     value = shift = 0
-    for code in codes:
-        bits = code - 48
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 5 * _LONGEST:
+            raise ValueError("the counts of a run-length mask are no compressed numbers")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
