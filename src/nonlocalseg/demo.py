@@ -152,16 +152,17 @@ def _save_scenes(scenes: Synthetic, folder: Path) -> Path:
 
 def _montage(scenes: Synthetic, models: Mapping[str, Segmenter]) -> np.ndarray:
     """Image, truth and both predictions of some test scenes, one scene per row, each pixel as 2 x 2."""
-    rows, names = [], []
+    rows, titles = [], []
     for index in SHOWN:
         image, label = scenes.read(index)
         masks = [label, *(predict(model, image).mask.numpy() for model in models.values())]
         pictures = [image, *(drawing.colour(mask, scenes.palette) for mask in masks)]
         rows.append([picture.repeat(2, axis=0).repeat(2, axis=1) for picture in pictures])
-        names.append(f"test {index}")
-    titles = ("image", "truth", *models)
+        titles.append([f"image: test {index}", "truth", *models])
+    width = drawing.table_width(rows)
+    listed = drawing.legend(scenes.classes, scenes.palette, text=drawing.TABLE_TEXT, width=width)
     title = "The lamps at one end say which blue and green fields lie at the other end"
-    return drawing.montage(rows, titles, names, scenes.classes, scenes.palette, title)
+    return drawing.montage(rows, titles, [listed], title)
 
 
 def _curves(files: Mapping[str, Path]) -> np.ndarray:
@@ -169,9 +170,11 @@ def _curves(files: Mapping[str, Path]) -> np.ndarray:
     panels = []
     for column, title, unit in (
         ("loss", "Training loss (main + 0.4 auxiliary)", "nats"),
-        ("miou", "Mean IoU on the validation scenes", "mIoU"),
+        ("miou", "Mean IoU on the validation scenes", "%"),
     ):
         lines = {name: _column(path, column) for name, path in files.items()}
+        if column == "miou":
+            lines = {name: (steps, [100 * share for share in shares]) for name, (steps, shares) in lines.items()}
         panels.append(drawing.rastered(drawing.curves(lines, title, "step", unit)))
     return np.concatenate(panels, axis=1)
 

@@ -78,7 +78,7 @@ def test_overlay_with_legend_lists_the_classes_present(mask: np.ndarray) -> None
     assert band == 2 * drawing.SMALLEST_TEXT
     assert 0.9 < holds(picture, plain, band) < 1  # all but outlines and numbers
     side = picture[band:, 320:]
-    shares = {0: 1 - (600 + 80) / 4800, 2: 600 / 4800}
+    shares = {0: "85.8 %", 2: "12.5 %"}
     assert (side == drawing.legend(CLASSES, PALETTE, shares, height=240)).all()
     found = {tuple(c) for c in side.reshape(-1, 3).tolist()}
     assert PALETTE[0] in found
@@ -106,9 +106,17 @@ def test_text_grows_with_the_image(size: tuple[int, int]) -> None:
     swatch = (picture == PALETTE[2]).all(-1)
     rows = np.flatnonzero(swatch[:, -round(picture.shape[1] * 0.2) - 120 :].any(1))
     height = rows.max() - rows.min()
-    assert height >= max(14, max(size) / 50)
-    assert height < 3 * max(14, max(size) / 50)
+    assert height >= max(14, (size[0] * size[1]) ** 0.5 / 50)
+    assert height < 3 * max(14, (size[0] * size[1]) ** 0.5 / 40)
     assert picture.shape[0] < 3 * max(size) + 100
+
+
+def test_a_strip_is_not_drowned_by_its_legend() -> None:
+    """An overlay of 16x30000 was 8337x31200: its text grew with the longer side."""
+    mask = np.zeros((16, 30000), int) + np.arange(30000) // 10000
+    high, wide = drawing.overlay_with_legend(np.zeros((16, 30000, 3), np.uint8), mask, CLASSES, PALETTE).shape[:2]
+    assert high < 300
+    assert wide < 31000
 
 
 def test_legends_flow_into_columns() -> None:
@@ -121,6 +129,9 @@ def test_legends_flow_into_columns() -> None:
     assert found.issuperset(palette)
     assert drawing.legend(names, palette, present={}, height=50).ndim == 3
     assert (drawing.legend(["a"], [(1, 2, 3)]) != drawing.legend(["a"], [(1, 2, 3)], numbered=False)).any()
+    low = drawing.legend(names, palette, text=14, width=900)
+    assert low.shape[1] == 900
+    assert {tuple(c) for c in low.reshape(-1, 3).tolist()}.issuperset(palette)
     with pytest.raises(ValueError, match="palette: 3 colours for 2 classes"):
         drawing.legend(["a", "b"], PALETTE)
 
@@ -130,17 +141,22 @@ def test_montage_places_every_picture() -> None:
         return np.full((*shape, 3), value, np.uint8)
 
     rows = [[filled(10), filled(20), filled(30)], [filled(40, (128, 96)), filled(50), filled(60)]]
-    picture = drawing.montage(rows, ["image", "truth", "ann"], ["one", "two"], CLASSES, PALETTE, title="scenes")
+    titles = [["image", "truth", "ann"], ["image", "truth", "fcn"]]
+    width = drawing.table_width(rows)
+    picture = drawing.montage(rows, titles, [drawing.legend(CLASSES, PALETTE, width=width)], title="scenes")
     areas = [int((picture == value).all(-1).sum()) for value in (10, 20, 30, 40, 50, 60)]
     assert min(areas) >= 216 * 288  # each enlarged to 288, none covered
     assert max(areas) < 216 * 288 * 1.02
     centres = [np.argwhere((picture == value).all(-1)).mean(0) for value in (10, 20, 30, 50)]
     assert centres[0][1] < centres[1][1] < centres[2][1]
     assert centres[1][0] < centres[3][0]
-    large = drawing.montage([[filled(10, (1500, 2000))]], ["a"], ["b"], CLASSES, PALETTE)
-    assert large.shape[1] < 1000
-    with pytest.raises(ValueError, match="rows: give 1 rows of 3 pictures"):
-        drawing.montage(rows, ["image", "truth", "ann"], ["one"], CLASSES, PALETTE)
+    assert picture.shape[1] == width < drawing.TABLE_WIDTH
+    found = {tuple(c) for c in picture[-100:].reshape(-1, 3).tolist()}
+    assert found.issuperset(PALETTE)
+    large = drawing.montage([[filled(10, (1500, 2000))] * 2], [["a", "b"]])
+    assert large.shape[1] < drawing.TABLE_WIDTH + 50
+    with pytest.raises(ValueError, match=r"titles: give one for each picture, 3 \+ 3 in all"):
+        drawing.montage(rows, [["image", "truth", "ann"], ["image"]])
 
 
 def test_error_map_is_exact(mask: np.ndarray) -> None:
@@ -175,6 +191,9 @@ def test_curves_differ_without_colour(tmp_path: Path) -> None:
     assert svg.startswith(b"<?xml")
     assert svg == (tmp_path / "made" / "b.svg").read_bytes()
     assert len(list((tmp_path / "made").iterdir())) == 3
+    speeds = {"ann": ([1, 2], [3.0, 3.1])}
+    assert drawing.curves(speeds, "speed").axes[0].get_ylim()[0] > 2
+    assert drawing.curves(speeds, "speed", from_zero=True).axes[0].get_ylim()[0] == 0
     assert drawing.curves({}, "nothing yet").axes[0].get_legend() is None
 
 
@@ -188,6 +207,8 @@ def test_confusion_is_divided_by_row() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["sky", "road", "car", "(void)"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sky", "road (absent)", "car"]
     assert len(drawing.confusion_picture(counts[:, :3], CLASSES).axes[0].get_xticklabels()) == 3
+    counts[:, 3] = 0
+    assert len(drawing.confusion_picture(counts, CLASSES).axes[0].get_xticklabels()) == 3  # nothing said void
     with pytest.raises(ValueError, match="confusion: "):
         drawing.confusion_picture(counts, CLASSES[:2])
 

@@ -28,6 +28,7 @@ OKABE_ITO: tuple[Colour, ...] = (
 STRIP_ROWS = 512  # rows blended at once
 RGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _PALE, _DARK = np.array([95.0, -1.0, -4.0]), np.array([22.0, 16.0, -43.0])  # CIELAB, all on screen
+_BROWN = np.array([36.0, 28.0, 44.0])
 
 
 def colour(mask: ArrayLike, palette: Palette) -> np.ndarray:
@@ -87,3 +88,12 @@ def shades(values: ArrayLike) -> np.ndarray:
     """
     share = np.clip(np.asarray(values, np.float64), 0, 1)[..., None]
     return from_lab((1 - share) * _PALE + share * _DARK)
+
+
+def diverging(values: ArrayLike) -> np.ndarray:
+    """Numbers from -1 (brown) over 0 (nearly white) to 1 (dark blue) [...] -> sRGB 0-1 [..., 3].
+
+    Brown and blue are told apart by every eye, and lightness says in grey how far from 0 a number is.
+    """
+    share = np.clip(np.asarray(values, np.float64), -1, 1)[..., None]
+    return from_lab(_PALE + np.abs(share) * (np.where(share < 0, _BROWN, _DARK) - _PALE))

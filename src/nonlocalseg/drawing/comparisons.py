@@ -1,14 +1,24 @@
-"""Tables of pictures of one photograph: predictions of several models, and their errors, side by side."""
+"""Tables of pictures of one photograph: predictions of several models, and their errors, with the classes' shares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nonlocalseg.drawing.colours import RIGHT, UNSCORED, WRONG, error_map, overlay
-from nonlocalseg.drawing.pictures import marked, montage, with_legend
+from nonlocalseg.drawing.pictures import (
+    TABLE_TEXT,
+    class_shares,
+    columns_for,
+    legend,
+    line,
+    marked,
+    montage,
+    percent,
+    table_width,
+)
 from nonlocalseg.labels import IGNORE, Palette
 
 
@@ -20,10 +30,15 @@ def comparison(
     truth: ArrayLike | None = None,
     title: str = "",
 ) -> np.ndarray:
-    """The image, every prediction [H, W] and the truth in one row, outlined and numbered, with the classes present."""
+    """The image, every prediction [H, W] and the truth, outlined and numbered, in as many rows as it takes; below them
+    the classes present, with their shares of the pixels in each."""
     named = {**predictions, **({} if truth is None else {"ground truth": truth})}
-    row = [image, *(_labelled(image, mask, palette) for mask in named.values())]
-    return montage([row], ["image", *named], [""], classes, palette, title, _present(named.values()))
+    pictures = [image, *(_labelled(image, mask, palette) for mask in named.values())]
+    columns = columns_for(image, len(pictures))
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    names = ["image", *named]
+    titles = [names[i : i + columns] for i in range(0, len(pictures), columns)]
+    return montage(rows, titles, [_classes(named, classes, palette, table_width(rows))], title)
 
 
 def error_comparison(
@@ -34,24 +49,32 @@ def error_comparison(
     palette: Palette,
     title: str = "",
 ) -> np.ndarray:
-    """A row for each model: image, truth, prediction and `error_map`; the share of wrong pixels is in the row's name."""
+    """The image and the truth, and for each model its prediction and `error_map`, with the share of wrong pixels."""
     target = np.asarray(truth)
     scored = max(1, int((target != IGNORE).sum()))
-    rows, names = [], []
+    pictures, names = [image, _labelled(image, target, palette)], ["image", "ground truth"]
     for name, mask in predictions.items():
         wrong = int(((np.asarray(mask) != target) & (target != IGNORE)).sum())
-        names.append(f"{name}: {100 * wrong / scored:.1f} % wrong")
-        rows.append([image, *(_labelled(image, m, palette) for m in (target, mask)), error_map(mask, target)])
-    titles = ("image", "ground truth", "prediction", "errors")
-    picture = montage(rows, titles, names, classes, palette, title, _present([target, *predictions.values()]))
+        pictures += [_labelled(image, mask, palette), error_map(mask, target)]
+        names += [name, f"{name}: {100 * wrong / scored:.1f} % wrong"]
+    columns = min(2, columns_for(image, 2))
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    titles = [names[i : i + columns] for i in range(0, len(pictures), columns)]
+    width = table_width(rows)
     words = ("right", "wrong", "not scored (striped)")
-    return with_legend(picture, words, (RIGHT, WRONG, UNSCORED[0]), text=16, numbered=False)
+    errors = legend(words, (RIGHT, WRONG, UNSCORED[0]), text=TABLE_TEXT, numbered=False, width=width)
+    listed = _classes({"ground truth": target, **predictions}, classes, palette, width)
+    return montage(rows, titles, [errors, listed], title)
 
 
 def _labelled(image: np.ndarray, mask: ArrayLike, palette: Palette) -> np.ndarray:
     return marked(overlay(image, mask, palette, 0.7), mask)
 
 
-def _present(masks: Iterable[ArrayLike]) -> list[int]:
-    found = set().union(*(np.unique(np.asarray(mask)).tolist() for mask in masks))
-    return sorted(found - {IGNORE})
+def _classes(masks: Mapping[str, ArrayLike], classes: Sequence[str], palette: Palette, width: int) -> np.ndarray:
+    """The classes present in any of the masks, with their shares of the pixels of each, in the masks' order."""
+    shares = [class_shares(mask, len(classes)) for mask in masks.values()]
+    found = sorted({k for share in shares for k in share}, key=lambda k: -max(share.get(k, 0) for share in shares))
+    told = {k: " | ".join(percent(share.get(k, 0.0)) for share in shares) for k in found}
+    heading = line(f"classes, and their shares of the pixels: {' | '.join(masks)}", width)
+    return np.concatenate([heading, legend(classes, palette, told, 0, TABLE_TEXT, True, width)[:, :width]])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nonlocalseg.drawing._panels import bare, extent, new_figure, show
+from nonlocalseg.drawing._panels import bare, columns_for, extent, new_figure, places, rows_for, show
 from nonlocalseg.drawing.colours import from_lab
 
 if TYPE_CHECKING:
@@ -23,24 +23,26 @@ def features_picture(
     title: str,
     note: str = "",
 ) -> Figure:
-    """Three components [3, h, w] in [0, 1] of every model's stages, a row for each model and a column for each stage.
+    """Three components [3, h, w] in [0, 1] of every model's stages: the stages of one model in rows, or a column for
+    each of several models and a row for each stage.
 
     Component 1 is lightness, 2 runs from blue to yellow, 3 from green to red (CIELAB), so that grey shows the first,
     and every eye the first two. shares: the components' shares of the variance. note: what the components are.
     """
-    stages = list(next(iter(features.values())))
-    figure, grid = new_figure(image, 1 + len(stages), len(features), title, foot=0.8)
-    for row, (name, maps) in enumerate(features.items()):
-        axes = figure.add_subplot(grid[row, 0])
-        show(axes, image, "")
-        axes.set_ylabel(name, fontsize=11)
-        for column, stage in enumerate(stages, 1):
-            axes = figure.add_subplot(grid[row, column])
+    stages, several = list(next(iter(features.values()))), len(features) > 1
+    columns = len(features) if several else columns_for(image)
+    rows = 1 + len(stages) if several else rows_for(1 + len(stages), columns)
+    figure, grid = new_figure(image, columns, [*[None] * rows, 0.9], title)
+    show(figure.add_subplot(grid[0, 0]), image, "image")
+    for column, (name, maps) in enumerate(features.items()):
+        spots = [(1 + row, column) for row in range(len(stages))] if several else places(1 + len(stages), columns)[1:]
+        for stage, spot in zip(stages, spots, strict=True):
+            axes = figure.add_subplot(grid[spot])
             axes.imshow(component_colours(maps[stage]), extent=extent(image), interpolation="nearest")
             high, wide = np.shape(maps[stage])[1:]
             told = ", ".join(f"{100 * share:.0f}" for share in shares[name][stage])
-            bare(axes, f"{stage}, {wide} × {high}\n{told} % of the variance")
-    _explain_colours(figure.add_subplot(grid[len(features), :]), note)
+            bare(axes, f"{f'{name}: ' if several else ''}{stage}, {wide} × {high}\n{told} % of the variance")
+    _explain_colours(figure.add_subplot(grid[rows, :]), note)
     return figure
 
 
@@ -61,5 +63,5 @@ def _explain_colours(axes: Axes, note: str) -> None:
         inset.imshow(component_colours(strip[:, None]), aspect="auto")
         bare(inset, "")
         inset.set_xlabel(names[place], fontsize=9)
-    axes.text(0.5, 0.12, note, ha="center", va="top", fontsize=9, transform=axes.transAxes)
+    axes.text(0.5, 0.12, note, ha="center", va="top", fontsize=9, wrap=True, transform=axes.transAxes)
     axes.axis("off")

@@ -17,6 +17,9 @@ from nonlocalseg.labels import IGNORE, Palette
 SMALLEST_TEXT = 14  # pixels
 SMALLEST_SIDE = 288
 """Pictures whose longer side is below it are enlarged by a whole factor before anything is written beside them."""
+LARGEST_TEXT = 64
+TABLE_TEXT = 20
+TABLE_WIDTH = 1000  # pixels of a table of pictures: its writing can be read on a telephone
 
 
 def overlay_with_legend(
@@ -33,10 +36,15 @@ def overlay_with_legend(
     listed. uint8 [H', W', 3].
     """
     indices = np.asarray(mask)
-    counts = np.bincount(indices[indices != IGNORE].ravel(), minlength=len(classes)).tolist()
-    order = sorted(range(len(counts)), key=lambda k: -counts[k])
-    shares = {k: counts[k] / indices.size for k in order if counts[k]}
+    shares = {k: percent(share) for k, share in class_shares(indices, len(classes)).items()}
     return with_legend(marked(overlay(image, indices, palette, opacity), indices), classes, palette, shares, title)
+
+
+def class_shares(mask: ArrayLike, count: int) -> dict[int, float]:
+    """The classes present in a mask [H, W], the largest first, with their shares of all pixels; void is left out."""
+    indices = np.asarray(mask)
+    counts = np.bincount(indices[indices != IGNORE].ravel(), minlength=count).tolist()
+    return {k: counts[k] / indices.size for k in sorted(range(len(counts)), key=lambda k: -counts[k]) if counts[k]}
 
 
 def marked(picture: np.ndarray, mask: ArrayLike) -> np.ndarray:
@@ -63,29 +71,37 @@ def marked(picture: np.ndarray, mask: ArrayLike) -> np.ndarray:
 def legend(
     classes: Sequence[str],
     palette: Palette,
-    present: Mapping[int, float | None] | None = None,
+    present: Mapping[int, str] | None = None,
     height: int = 480,
     text: int = SMALLEST_TEXT,
     numbered: bool = True,
+    width: int | None = None,
 ) -> np.ndarray:
-    """Swatches with the classes' numbers, names and shares, uint8 [about height, W, 3], in columns where needed.
+    """Swatches with the classes' numbers, names and what is told of them, uint8 [about height, W, 3], in columns.
 
-    present: class -> share of the pixels, or None to list it without, in the order to list them; by default all
-    classes without shares.
-    text: size in pixels. numbered: write the class's number into its swatch.
+    present: class -> what is written behind it, such as its share, in the order to list them; by default all classes.
+    text: size in pixels. numbered: write the class's number into its swatch. width: where given, the legend is as wide
+    and as low as its columns allow, whatever `height` is.
     """
     if len(classes) != len(palette):
         raise ValueError(f"palette: {len(palette)} colours for {len(classes)} classes; give one colour for each")
     row, font = round(1.5 * text), _font(text)
-    lines = [(k, classes[k], _percent(share)) for k, share in present.items()] if present is not None else []
+    lines = [(k, classes[k], told) for k, told in (present or {}).items()]
     lines = lines if present is not None else [(k, name, "") for k, name in enumerate(classes)]
+
+    def divided(per_column: int) -> tuple[list[list[tuple[int, str, str]]], list[int]]:
+        columns = [lines[i : i + per_column] for i in range(0, len(lines), per_column)]
+        names = [max(font.getlength(name) for _, name, _ in column) for column in columns]
+        values = [max(font.getlength(value) for _, _, value in column) for column in columns]
+        return columns, [round(a + b + 4.2 * text + (text if b else 0)) for a, b in zip(names, values, strict=True)]
+
     per_column = max(8, (height - text) // row)
-    columns = [lines[i : i + per_column] for i in range(0, len(lines), per_column)]
-    names = [max(font.getlength(name) for _, name, _ in column) for column in columns]
-    values = [max(font.getlength(value) for _, _, value in column) for column in columns]
-    widths = [round(a + b + 4.2 * text + (text if b else 0)) for a, b in zip(names, values, strict=True)]
-    size = (sum(widths) + text, max(height, min(per_column, max(1, len(lines))) * row + text))
-    canvas = Image.new("RGB", size, WHITE)
+    if width is not None:
+        fitting = (n for n in range(1, len(lines) + 1) if sum(divided(n)[1]) + text <= width)
+        per_column = next(fitting, max(1, len(lines)))
+    columns, widths = divided(per_column)
+    room = min(per_column, max(1, len(lines))) * row + text
+    canvas = Image.new("RGB", (max(sum(widths) + text, width or 0), room if width else max(height, room)), WHITE)
     draw = ImageDraw.Draw(canvas)
     left = text
     for column, width in zip(columns, widths, strict=True):
@@ -108,14 +124,12 @@ def with_legend(
     picture: np.ndarray,
     classes: Sequence[str],
     palette: Palette,
-    present: Mapping[int, float | None] | None = None,
+    present: Mapping[int, str] | None = None,
     title: str = "",
-    text: int | None = None,
-    numbered: bool = True,
 ) -> np.ndarray:
-    """`picture` uint8 [H, W, 3] with a legend at its right and a title above; text, in pixels, grows with it."""
-    text = text if text is not None else _text_size(picture.shape)
-    side = legend(classes, palette, present, picture.shape[0], text, numbered)
+    """`picture` uint8 [H, W, 3] with a legend at its right and a title above; text grows with it."""
+    text = _text_size(picture.shape)
+    side = legend(classes, palette, present, picture.shape[0], text)
     band = 2 * text if title else 0
     height, width = max(len(picture), len(side)), picture.shape[1] + side.shape[1]
     canvas = Image.new("RGB", (width, height + band), WHITE)
@@ -128,43 +142,65 @@ def with_legend(
 
 def montage(
     rows: Sequence[Sequence[np.ndarray]],
-    titles: Sequence[str],
-    row_titles: Sequence[str],
-    classes: Sequence[str],
-    palette: Palette,
+    titles: Sequence[Sequence[str]],
+    legends: Sequence[np.ndarray] = (),
     title: str = "",
-    present: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """A table of pictures uint8 [h, w, 3] (image, truth, models ...) with titles and the legend of all classes.
+    """A table of pictures uint8 [h, w, 3], each below its title, at most `TABLE_WIDTH` pixels wide where that is no
+    less than 288 for a picture; legends of that width (`table_width`) stand below, a title above.
 
-    present: the classes to list, where not all.
-
-    Every picture is fitted into a square cell as wide as the largest, between 288 and 640 pixels; a row is as high as
-    its highest picture.
+    Every picture is fitted into a square cell as wide as the largest; a row is as high as its highest picture.
     """
-    if len(rows) != len(row_titles) or any(len(row) != len(titles) for row in rows):
-        raise ValueError(f"rows: give {len(row_titles)} rows of {len(titles)} pictures, one per row and column title")
-    side = min(640, max(SMALLEST_SIDE, *(length for row in rows for picture in row for length in picture.shape[:2])))
+    if [len(row) for row in rows] != [len(row) for row in titles]:
+        raise ValueError(f"titles: give one for each picture, {' + '.join(str(len(row)) for row in rows)} in all")
+    columns = max(map(len, rows))
+    side = _side(rows, columns)
     fitted = [[_fitted(picture, side) for picture in row] for row in rows]
-    wide = max(picture.width for row in fitted for picture in row)
-    text, gap = SMALLEST_TEXT + 2, 6
-    tops = [2 * text]
-    for row in fitted:
-        tops.append(tops[-1] + max(picture.height for picture in row) + gap)
-    canvas = Image.new("RGB", (2 * text + len(titles) * (wide + gap), tops[-1]), WHITE)
-    draw, font = ImageDraw.Draw(canvas), _font(text)
-    lefts = [2 * text + j * (wide + gap) for j in range(len(titles))]
-    for left, name in zip(lefts, titles, strict=True):
-        draw.text((left + wide // 2, text), _shortened(name, font, wide), INK, font, anchor="mm")
-    for i, (row, name) in enumerate(zip(fitted, row_titles, strict=True)):
-        high = tops[i + 1] - tops[i] - gap
-        label = Image.new("RGB", (high, 2 * text), WHITE)
-        ImageDraw.Draw(label).text((high / 2, text), _shortened(name, font, high), INK, font, anchor="mm")
-        canvas.paste(label.rotate(90, expand=True), (0, tops[i]))
-        for left, picture in zip(lefts, row, strict=True):
-            canvas.paste(picture, (left + (wide - picture.width) // 2, tops[i] + (high - picture.height) // 2))
-    listed = None if present is None else dict.fromkeys(present)
-    return with_legend(np.array(canvas), classes, palette, listed, title, text)
+    text, gap = TABLE_TEXT, 8
+    width, step = table_width(rows), side + gap
+    font = _font(text)
+    bands: list[Image.Image] = [Image.fromarray(line(title, width, bold=True))] if title else []
+    for row, names in zip(fitted, titles, strict=True):
+        high = max(picture.height for picture in row)
+        band = Image.new("RGB", (width, high + 2 * text), WHITE)
+        for column, (picture, name) in enumerate(zip(row, names, strict=True)):
+            left = gap + column * step
+            shown = _shortened(name, font, side)
+            ImageDraw.Draw(band).text((left + side // 2, text), shown, INK, font, anchor="mm")
+            band.paste(picture, (left + (side - picture.width) // 2, 2 * text + (high - picture.height) // 2))
+        bands.append(band)
+    bands += [Image.fromarray(legend) for legend in legends]
+    canvas = Image.new("RGB", (max(band.width for band in bands), sum(band.height for band in bands)), WHITE)
+    top = 0
+    for band in bands:
+        canvas.paste(band, (0, top))
+        top += band.height
+    return np.array(canvas)
+
+
+def table_width(rows: Sequence[Sequence[np.ndarray]]) -> int:
+    """Pixels of what `montage` makes of the rows."""
+    columns = max(map(len, rows))
+    return 8 + columns * (_side(rows, columns) + 8)
+
+
+def columns_for(picture: np.ndarray, count: int) -> int:
+    """How many of `count` such pictures stand side by side: one wide one, three upright ones, otherwise two."""
+    share = picture.shape[1] / picture.shape[0]
+    return min(count, 1 if share >= 2.2 else 3 if share < 0.7 else 2)
+
+
+def _side(rows: Sequence[Sequence[np.ndarray]], columns: int) -> int:
+    longest = max(length for row in rows for picture in row for length in picture.shape[:2])
+    return max(SMALLEST_SIDE, min(longest, TABLE_WIDTH // columns))
+
+
+def line(text: str, width: int, bold: bool = False) -> np.ndarray:
+    """A line of writing as wide as a table, uint8 [h, width, 3]."""
+    font, high = _font(TABLE_TEXT, bold), 2 * TABLE_TEXT
+    canvas = Image.new("RGB", (width, high), WHITE)
+    ImageDraw.Draw(canvas).text((TABLE_TEXT, high / 2), _shortened(text, font, width - 30), INK, font, anchor="lm")
+    return np.array(canvas)
 
 
 @cache
@@ -185,7 +221,8 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def _text_size(shape: Sequence[int]) -> int:
-    return max(SMALLEST_TEXT, round(max(shape[:2]) / 50))
+    """Pixels: with the side of a square of the same area, so that a strip's is no larger than the strip."""
+    return min(LARGEST_TEXT, max(SMALLEST_TEXT, round(math.sqrt(shape[0] * shape[1]) / 40)))
 
 
 def _fitted(picture: np.ndarray, side: int) -> Image.Image:
@@ -220,7 +257,6 @@ def _centre(region: np.ndarray) -> tuple[int, int, float]:
     return (int(x) - 1) * step, (int(y) - 1) * step, float(distance[y, x]) * step
 
 
-def _percent(share: float | None) -> str:
-    if share is None:
-        return ""
+def percent(share: float) -> str:
+    """For people: 0.123 as 12.3 %."""
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"

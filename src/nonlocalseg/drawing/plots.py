@@ -24,8 +24,12 @@ def curves(
     title: str,
     x_label: str = "step",
     y_label: str = "",
+    from_zero: bool = False,
 ) -> Figure:
-    """One line per name, name -> (x, y), each with its own colour, dash and marker."""
+    """One line per name, name -> (x, y), each with its own colour, dash and marker.
+
+    from_zero: the y axis begins at 0, for what is compared by its ratio, such as a speed.
+    """
     figure, axes = _figure((8, 5), title)
     dashes, markers = ("-", "--", "-.", ":"), "osD^vPX*"
     colours = [colour for i, colour in enumerate(OKABE_ITO) if i != 3]  # yellow is too pale for a line on white
@@ -34,6 +38,8 @@ def curves(
         axes.plot(x, y, label=name, markevery=max(1, len(x) // 10), markersize=5, linewidth=1.6, **style)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
+    if from_zero:
+        axes.set_ylim(bottom=0)
     if metrics:
         axes.legend()
     return figure
@@ -42,7 +48,8 @@ def curves(
 def confusion_picture(confusion: ArrayLike, classes: Sequence[str], title: str = "Confusion matrix") -> Figure:
     """The matrix [K, K] or [K, K + 1] (rows truth, last column void), each row divided by its sum.
 
-    Up to 25 classes carry their percentages; rows of classes without a pixel are hatched.
+    A void column without a pixel is left out. Up to 25 classes carry their percentages; rows of classes without a
+    pixel are hatched.
     """
     from matplotlib.colors import PowerNorm
 
@@ -50,6 +57,8 @@ def confusion_picture(confusion: ArrayLike, classes: Sequence[str], title: str =
     rows, columns = counts.shape
     if rows != len(classes) or columns not in (rows, rows + 1):
         raise ValueError(f"confusion: {list(counts.shape)} for {len(classes)} classes; give [K, K] or [K, K + 1]")
+    if columns > rows and not counts[:, rows].any():
+        counts, columns = counts[:, :rows], rows
     sums = counts.sum(1, keepdims=True)
     shares = np.divide(counts, sums, out=np.full_like(counts, np.nan), where=sums > 0)
     cell = 0.5 if rows <= 25 else max(0.13, 0.5 - 0.012 * (rows - 25))  # inches

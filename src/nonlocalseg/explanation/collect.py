@@ -111,6 +111,12 @@ class Explanation:
         size = f"{self.image.shape[1]}x{self.image.shape[0]}"
         return f"Explanation(pixel {self.pixel[0]} {self.pixel[1]} of {size}: {', '.join(found) or 'nothing'})"
 
+    @property
+    def said(self) -> str:
+        """The class that is predicted for the pixel."""
+        x, y = self.pixel
+        return self.classes[int(self.prediction[y, x])]
+
 
 def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel) -> Explanation:
     """What `model`, plain or folded, attends to at `pixel` (x from the left, y from the top) of a file or RGB array.

@@ -77,7 +77,7 @@ def _anchors(subject: Subject) -> Iterator[Drawn]:
             listed = seen.listed(found.classes)
             title = f"attention of one pixel in {seen.title}"
             figure = drawing.anchors_picture(
-                found.image, found.pixel, seen.weights, seen.boxes, seen.levels, listed, f"{model}: {title}"
+                found.image, found.pixel, seen.weights, seen.boxes, seen.levels, listed, f"{model}: {title}", found.said
             )
             yield Drawn(
                 f"anchors-{model}-{block}",
@@ -92,7 +92,9 @@ def _local(subject: Subject) -> Iterator[Drawn]:
     for model, found in subject.explanations.items():
         for block, seen in found.local.items():
             title = f"{model}: local affinity of one pixel, {seen.title}"
-            figure = drawing.local_picture(found.image, found.pixel, seen.weights, seen.boxes, seen.inside, title)
+            figure = drawing.local_picture(
+                found.image, found.pixel, seen.weights, seen.boxes, seen.inside, title, found.said
+            )
             k, largest = len(seen.weights), 100 * float(seen.weights.max())
             yield Drawn(
                 f"local-{model}" if len(found.local) == 1 else f"local-{model}-{block}",

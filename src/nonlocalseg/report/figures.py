@@ -30,7 +30,7 @@ JPEG_QUALITY = 88
 LONGEST_SIDE = 640  # pixels of a picture on the page
 CURVES = {
     "loss": ("Training loss", "nats", "{:.3g}"),
-    "miou": ("mean IoU on the validation split", "mIoU", "{:.3f}"),
+    "miou": ("mean IoU on the validation split", "mIoU in %", "{:.2f} %"),
     "rate": ("Learning rate of the backbone", "rate", "{:.2g}"),
     "images_per_second": ("Speed of the training", "images per second", "{:.3g}"),
 }
@@ -81,8 +81,10 @@ def curve_pictures(findings: Findings) -> list[Shown]:
 
 
 def _curve(title: str, unit: str, style: str, phases: Mapping[str, Curve]) -> Shown:
+    if unit == "mIoU in %":
+        phases = {phase: (steps, [100 * share for share in shares]) for phase, (steps, shares) in phases.items()}
     lines = {phase or unit: curve for phase, curve in phases.items()}
-    plot = drawing.curves(lines, title, "step", unit)
+    plot = drawing.curves(lines, title, "step", unit, from_zero=unit == "images per second")
     plot.set_size_inches(5.6, 3.5)
     if len(lines) == 1 and (legend := plot.axes[0].get_legend()) is not None:
         legend.remove()
@@ -91,9 +93,9 @@ def _curve(title: str, unit: str, style: str, phases: Mapping[str, Curve]) -> Sh
         ends = [0, -1] if len(values) > 1 else [0]
         text = ", ".join(f"{style.format(values[end])} at step {steps[end]:.0f}" for end in ends)
         told.append(f"{phase}: {text}" if phase else text)
-    if unit == "mIoU":
+    if unit == "mIoU in %":
         highest, step = max(pair for steps, values in phases.values() for pair in zip(values, steps, strict=True))
-        told.append(f"highest {highest:.3f} at step {step:.0f}")
+        told.append(f"highest {style.format(highest)} at step {step:.0f}")
     text = "; ".join(told)
     return Shown(png(plot), f"{title} by step: {text}", f"{title}: {text}.")
 
@@ -101,7 +103,9 @@ def _curve(title: str, unit: str, style: str, phases: Mapping[str, Curve]) -> Sh
 def confusion_picture(findings: Findings) -> Shown:
     evaluation = findings.evaluation
     classes = evaluation.classes
-    plot = drawing.confusion_picture(evaluation.confusion, classes, "Confusion matrix")
+    images = len(evaluation.images)
+    title = f"{findings.run.resolve().name}: confusion matrix of {images} image{'' if images == 1 else 's'}"
+    plot = drawing.confusion_picture(evaluation.confusion, classes, title)
     worst = next((f"; the commonest mistake is {m.truth} taken for {m.said}" for m in mistakes(findings)), "")
     return Shown(
         png(plot),
