@@ -13,6 +13,8 @@ from nonlocalseg.blocks.folding import FoldedFusion
 from nonlocalseg.explanation.collect import Explanation, explain
 from nonlocalseg.explanation.features import feature_components, principal_components
 from nonlocalseg.losses import SegmentationLoss
+from nonlocalseg.values import changed
+from nonlocalseg.view import View
 
 SIZES = {"channels": 8, "key_channels": 8}
 IMAGE = np.random.default_rng(0).integers(0, 256, (52, 75, 3), dtype=np.uint8)
@@ -300,6 +302,35 @@ def test_components_are_those_of_the_variance() -> None:
     assert (narrow[2] == 0.5).all()
 
 
+def test_each_map_is_seen_around_its_mean_in_units_of_its_spread() -> None:
+    """The basis is shared, the scale is each map's own: the same picture ten times as strong has the same colours."""
+    generator = torch.Generator().manual_seed(0)
+    strength = torch.tensor([8.0, 4.0, 2.0, 0.5])[:, None, None]
+    one = torch.randn(4, 30, 40, generator=generator) * strength
+    (weak, strong, other), _ = principal_components([one, 10 * one + 3, one.flip(0)])
+    torch.testing.assert_close(weak, strong, atol=1e-4, rtol=0)
+    assert (other - weak).abs().mean() > 0.05
+    points = one.flatten(1).double()
+    both = torch.stack([torch.cov(x, correction=0) for x in (points, 10 * points + 3, points.flip(0))]).mean(0)
+    basis = torch.linalg.eigh(both).eigenvectors[:, -1]
+    basis = basis * basis[basis.abs().argmax()].sign()
+    expected = basis @ (points - points.mean(1, keepdim=True))
+    expected = (expected / (4 * expected.std(correction=0)) + 0.5).clamp(0, 1).view(30, 40)
+    torch.testing.assert_close(weak[0].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_basis_for_each_model_on_request() -> None:
+    one, two = _fcn(0), _fcn(1)
+    apart = feature_components({"one": one, "two": two}, IMAGE, stages=(5,), shared=False)
+    alone = feature_components({"two": two}, IMAGE, stages=(5,))
+    assert not apart.shared
+    assert torch.equal(apart.components["two"][5], alone.components["two"][5])
+    assert not torch.equal(
+        feature_components({"one": one, "two": two}, IMAGE, stages=(5,)).components["two"][5],
+        alone.components["two"][5],
+    )
+
+
 def test_models_of_one_width_share_a_basis() -> None:
     one, two = _fcn(0), _fcn(1)
     same = feature_components({"one": one, "again": one, "two": two}, IMAGE)
@@ -318,6 +349,40 @@ def test_models_of_one_width_share_a_basis() -> None:
 def _fcn(seed: int, backbone: str = "test_resnet.r160_in1k") -> nls.Segmenter:
     torch.manual_seed(seed)
     return nls.create_model("fcn", backbone, num_classes=3, channels=8, auxiliary=False).eval()
+
+
+@torch.no_grad()
+def test_confidence_is_the_probability_of_the_prediction() -> None:
+    """From the scores that the explanation holds: the model is not run again."""
+    model = small("ann")
+    found = explain(model, IMAGE, PIXEL)
+    probabilities = model(torch.from_numpy(IMAGE).permute(2, 0, 1)[None].float() / 255)["out"][0].softmax(0)
+    torch.testing.assert_close(found.confidence(), probabilities.amax(0))
+    assert torch.equal(found.prediction, probabilities.argmax(0))
+
+
+def test_a_large_photograph_is_seen_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found there is told in pixels of the photograph."""
+    monkeypatch.setattr("nonlocalseg.explanation.collect.LARGEST", 52 * 75)
+    model, large = small("ann"), IMAGE.repeat(2, 0).repeat(2, 1)
+    found, plain = explain(model, large, (2 * PIXEL[0], 2 * PIXEL[1])), explain(model, IMAGE, PIXEL)
+    assert found.seen == plain.seen == (52, 75)
+    assert found.prediction.shape == found.confidence().shape == (104, 150)
+    assert (found.prediction[1::2, 1::2] == plain.prediction).float().mean() > 0.9
+    for name, seen in plain.attention.items():
+        torch.testing.assert_close(found.attention[name].boxes, 2 * seen.boxes)
+        torch.testing.assert_close(found.attention[name].weights, seen.weights, rtol=1e-3, atol=1e-5)
+    assert explain(model, large, PIXEL, short_side=104).seen == (104, 150)
+    small_features = feature_components({"one": model}, large, stages=(5,)).components["one"][5]
+    assert small_features.shape == feature_components({"one": model}, IMAGE, stages=(5,)).components["one"][5].shape
+    assert nls.predict(model, large, short_side=52).mask.equal(found.prediction)
+
+
+def test_the_view_of_the_model_is_used() -> None:
+    model = small("ann")
+    assert model.config is not None
+    model.config = changed(model.config, {"view": View(short_side=40, scales=(0.5, 1.0), flip=True)})
+    assert explain(model, IMAGE, PIXEL).seen == (40, 58)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
-from nonlocalseg.values import Metavar, Names, Natural, Positional, value
+from nonlocalseg.values import Metavar, Names, Natural, Positional, Side, value
 
 
 def kinds() -> str:
@@ -41,6 +41,11 @@ class Explain(OnDevice):
     truth: Annotated[str | None, Metavar("FILE")] = None
     """Label image of the photograph as its data set stores it. The model knows what the values or colours mean in the
     data that it was trained with; --data, with --root where the files say it, takes another data set's coding."""
+    own_basis: bool = False
+    """Draw the features of each model in a basis of its own, instead of one basis for all."""
+    short_side: Side | None = None
+    """Pixels to which the shorter side of the photograph is brought before the models see it; by default as the model
+    was told to, and photographs of more than two million pixels are made that small."""
     backbone_weights: Annotated[str | None, Metavar("FILE")] = None
     """Other weights of the backbone, such as ImageNet's, whose features are shown beside the model's."""
 
@@ -67,7 +72,20 @@ def explain(own: Explain, given: Given) -> None:
     models = (own.model, *own.compare)
     source = DataSource(**given)
     coding = Coding(source.data, *source.label_map()) if source.data else None
-    subject = open_subject(models, own.image, own.pixel, own.truth, coding, own.backbone_weights, own.device)
+    subject = open_subject(
+        models,
+        own.image,
+        own.pixel,
+        own.truth,
+        coding,
+        own.backbone_weights,
+        own.device,
+        not own.own_basis,
+        own.short_side,
+    )
+    for name, found in subject.explanations.items():
+        if own.short_side is None and found.seen != found.image.shape[:2]:
+            say(f"{name} saw {own.image} at {found.seen[1]}x{found.seen[0]}; --short-side N chooses another size")
     if own.truth is not None and coding is None and own_label_map(subject.networks[subject.first]) is None:
         say(
             f"{own.model} does not say how labels are stored: {own.truth} is read as class numbers (--data says otherwise)"

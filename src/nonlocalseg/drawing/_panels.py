@@ -111,9 +111,9 @@ def show(
     bare(axes, title)
 
 
-def bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str, size: float = 10) -> None:
     """Axes with a title and without ticks."""
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=size)
     axes.set_xticks([])
     axes.set_yticks([])
 

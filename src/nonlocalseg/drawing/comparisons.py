@@ -76,5 +76,5 @@ def _classes(masks: Mapping[str, ArrayLike], classes: Sequence[str], palette: Pa
     shares = [class_shares(mask, len(classes)) for mask in masks.values()]
     found = sorted({k for share in shares for k in share}, key=lambda k: -max(share.get(k, 0) for share in shares))
     told = {k: " | ".join(percent(share.get(k, 0.0)) for share in shares) for k in found}
-    heading = line(f"classes, and their shares of the pixels: {' | '.join(masks)}", width)
+    heading = line(f"share of the pixels: {' | '.join(masks)}", width)
     return np.concatenate([heading, legend(classes, palette, told, 0, TABLE_TEXT, True, width)[:, :width]])

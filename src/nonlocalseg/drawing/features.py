@@ -41,7 +41,8 @@ def features_picture(
             axes.imshow(component_colours(maps[stage]), extent=extent(image), interpolation="nearest")
             high, wide = np.shape(maps[stage])[1:]
             told = ", ".join(f"{100 * share:.0f}" for share in shares[name][stage])
-            bare(axes, f"{f'{name}: ' if several else ''}{stage}, {wide} × {high}\n{told} % of the variance")
+            words = [*([name] if several else []), f"{stage}, {wide} × {high}", f"{told} % of the variance"]
+            bare(axes, "\n".join(words), size=10 if columns < 3 else 8)
     _explain_colours(figure.add_subplot(grid[rows, :]), note)
     return figure
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,20 @@ import torch
 from torch import Tensor
 
 from nonlocalseg.blocks.attended import Attended
-from nonlocalseg.blocks.basic import resize
 from nonlocalseg.heads.base import Watch
-from nonlocalseg.images import read_image, to_tensor
-from nonlocalseg.inference.best import best_class
+from nonlocalseg.images import channels_first, read_image
+from nonlocalseg.inference.best import Layer, best_of_layers
 from nonlocalseg.inference.borrowed import evaluated
+from nonlocalseg.inference.resizing import Placement, base_of, resized_images, sizes_of
 from nonlocalseg.labels import IGNORE, Colour
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.values import changed
+from nonlocalseg.view import WHOLE, View
 
 Size = tuple[int, int]  # height, width
 Pixel = tuple[int, int]  # x, y
+LARGEST = 2**21
+"""Pixels (2048 x 1024) that a model sees at once unless told otherwise: weights are of a whole image, in one pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +95,17 @@ class Mask:
 class Explanation:
     """What `explain` found; every tensor is on the CPU.
 
-    image: uint8 [H, W, 3]. pixel: x, y. prediction: int64 [H, W].
+    image: uint8 [H, W, 3]. pixel: x, y. seen: height and width at which the model saw the image. prediction: int64
+    [H, W]. scores: what it was made of, on the head's own grid, with the way to the image's size.
     attention, local, masks: of every block that has them, by its short name. stages: predictions int64 [H, W] of the
     classifiers that look at a step of the head. Each is empty for a model without.
     """
 
     image: np.ndarray
     pixel: Pixel
+    seen: Size
     prediction: Tensor
+    scores: Layer = field(repr=False)
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
     attention: Mapping[str, RegionAttention]
@@ -117,40 +124,83 @@ class Explanation:
         x, y = self.pixel
         return self.classes[int(self.prediction[y, x])]
 
+    def confidence(self) -> Tensor:
+        """The softmax of the predicted class, float32 [H, W]; one class after the other, so never all at full size."""
+        highest = torch.full(self.prediction.shape, -math.inf)
+        total = torch.zeros(self.prediction.shape)
+        for number in range(len(self.classes)):
+            scores = self.scores.classes(number, number + 1)[0, 0]
+            higher = torch.maximum(highest, scores)
+            total = total * (highest - higher).exp() + (scores - higher).exp()
+            highest = higher
+        return 1 / total
 
-def explain(model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel) -> Explanation:
+
+def explain(
+    model: Segmenter, image: str | Path | np.ndarray, pixel: Pixel, short_side: int | None = None
+) -> Explanation:
     """What `model`, plain or folded, attends to at `pixel` (x from the left, y from the top) of a file or RGB array.
 
-    One pass in evaluation mode over the whole image; never an N x N matrix. Raises `ValueError` for a pixel outside
-    the image and for an image that cannot be read.
+    One pass in evaluation mode over the whole image, at the size of `seen_by`; never an N x N matrix, nor all scores at
+    the image's size. Raises `ValueError` for a pixel outside the image and for an image that cannot be read.
     """
     array = pixels_of(image)
     height, width = array.shape[:2]
     x, y = pixel
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"pixel: {x} {y} is outside the image; x runs from 0 to {width - 1}, y from 0 to {height - 1}")
-    images = to_tensor(array)[None].to(model.mean.device)
-    found = Collector((x, y), (height, width), model.backbone.padded_size(height, width), images.device)
+    images = seen_by(model, array, short_side)
+    seen = images.shape[2], images.shape[3]
+    found = Collector((x, y), (height, width), seen, model.backbone.padded_size(*seen), images.device)
     with torch.no_grad():
-        prediction = best_class(evaluated(model)(images, watch=found)["out"][0]).cpu()
-        stages = {name: found.best(scores, model.align_corners) for name, scores in found.stages.items()}
+        scores = found.placed(evaluated(model).coarse(images, found)[0], model.align_corners)
+        prediction = best_of_layers([scores])[0]
+        stages = {
+            name: best_of_layers([found.placed(step, model.align_corners)])[0] for name, step in found.stages.items()
+        }
     attention = {
-        name: replace(seen, classes=_majorities(seen.boxes, prediction)) for name, seen in found.regions.items()
+        name: replace(region, classes=_majorities(region.boxes, prediction)) for name, region in found.regions.items()
     }
     return Explanation(
-        array, (x, y), prediction, model.classes, model.palette, attention, found.local, found.masks, stages
+        image=array,
+        pixel=(x, y),
+        seen=seen,
+        prediction=prediction,
+        scores=scores,
+        classes=model.classes,
+        palette=model.palette,
+        attention=attention,
+        local=found.local,
+        masks=found.masks,
+        stages=stages,
     )
 
 
+def seen_by(model: Segmenter, array: np.ndarray, short_side: int | None = None) -> Tensor:
+    """The image as the model sees it, float [1, 3, h, w] on its device: the shorter side as asked for, or resized as the
+    model's own view says; an image of more than `LARGEST` pixels is made smaller where nothing was asked for."""
+    own = model.config.view if model.config is not None else WHOLE
+    view = View(image_resize=own.image_resize, short_side=own.short_side, long_side=own.long_side)
+    images = channels_first(array)[None]
+    if short_side is not None:
+        view = changed(view, {"short_side": short_side, "long_side": None})
+    elif math.prod(size := sizes_of(base_of(images, view), view)[0]) > LARGEST:
+        least = max(16, math.floor(min(size) * math.sqrt(LARGEST / math.prod(size))))
+        view = changed(view, {"short_side": least, "long_side": None})
+    base = base_of(images, view)
+    images = resized_images(base, view, sizes_of(base, view)[0], model.align_corners)
+    return (images.float() / 255 if images.dtype == torch.uint8 else images).contiguous().to(model.mean.device)
+
+
 class Collector(Watch):
-    """Keeps what the blocks of a head tell of one pixel (x, y) of an image of `size`, which the network sees `padded`.
+    """Keeps what the blocks of a head tell of one pixel (x, y) of an image of `size`, `seen` at another, and `padded`.
 
     regions, local and masks are filled in the pass, and `stages` with scores [1, K, h, w]; `classes` of the regions
     wait for the prediction and are 255.
     """
 
-    def __init__(self, pixel: Pixel, size: Size, padded: Size, device: torch.device) -> None:
-        self.pixel, self.size, self.padded, self.device = pixel, size, padded, device
+    def __init__(self, pixel: Pixel, size: Size, seen: Size, padded: Size, device: torch.device) -> None:
+        self.pixel, self.size, self.seen, self.padded, self.device = pixel, size, seen, padded, device
         self.regions: dict[str, RegionAttention] = {}
         self.local: dict[str, LocalAttention] = {}
         self.masks: dict[str, Mask] = {}
@@ -159,11 +209,13 @@ class Collector(Watch):
     def attention(self, name: str, title: str, attended: Callable[[], Attended]) -> None:
         """The weights of the pixel's position alone, and their cells in pixels of the image."""
         seen = attended()
-        row, column = (self.pixel[1 - axis] * seen.queries[axis] // self.padded[axis] for axis in (0, 1))
+        y, x = (int((self.pixel[1 - axis] + 0.5) * self.seen[axis] / self.size[axis]) for axis in (0, 1))
+        row, column = (place * seen.queries[axis] // self.padded[axis] for axis, place in enumerate((y, x)))
         position = row * seen.queries[1] + column
         weights = seen.weights(torch.tensor([position], device=self.device))[0, 0].float().cpu().clone()
         cells = seen.cells(position).cpu()
-        scale = torch.tensor([self.padded[1] / seen.keys[1], self.padded[0] / seen.keys[0]] * 2)
+        down, across = (self.padded[axis] / seen.keys[axis] * self.size[axis] / self.seen[axis] for axis in (0, 1))
+        scale = torch.tensor([across, down] * 2)
         boxes = cells[:, [1, 0, 3, 2]] * scale
         if seen.neighbours:
             inside = (cells[:, :2] >= 0).all(1) & (cells[:, 2:] <= torch.tensor(seen.keys)).all(1)
@@ -175,15 +227,15 @@ class Collector(Watch):
             self.regions[name] = RegionAttention(title, weights, boxes, seen.levels().cpu(), unknown)
 
     def mask(self, name: str, title: str, mask: Callable[[], Tensor]) -> None:
-        self.masks[name] = Mask(title, without_padding(mask()[0], self.padded, self.size))
+        self.masks[name] = Mask(title, without_padding(mask()[0], self.padded, self.seen))
 
     def scores(self, name: str, scores: Callable[[], Tensor]) -> None:
         self.stages[name] = scores()
 
-    def best(self, scores: Tensor, align_corners: bool) -> Tensor:
-        """Scores [1, K, h, w] of the padded image -> the best class of every pixel, int64 [H, W]."""
-        whole = resize(scores, self.padded, align_corners)[0, :, : self.size[0], : self.size[1]]
-        return best_class(whole).cpu()
+    def placed(self, scores: Tensor, align_corners: bool) -> Layer:
+        """Scores [1, K, h, w] of the padded image, on the CPU, with the way to the size of the image."""
+        way = Placement(self.padded, self.seen, self.size, align_corners=align_corners)
+        return Layer(scores.float().cpu(), way)
 
 
 def pixels_of(image: str | Path | np.ndarray) -> np.ndarray:

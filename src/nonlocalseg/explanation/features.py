@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nonlocalseg.explanation.collect import pixels_of, without_padding
-from nonlocalseg.images import to_tensor
+from nonlocalseg.explanation.collect import pixels_of, seen_by, without_padding
 from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.models.segmenter import Segmenter
+
+POINTS = 4096  # positions treated at once in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,19 @@ class FeatureComponents:
 
 
 def feature_components(
-    models: Mapping[str, Segmenter], image: str | Path | np.ndarray, stages: Sequence[int] | None = None
+    models: Mapping[str, Segmenter],
+    image: str | Path | np.ndarray,
+    stages: Sequence[int] | None = None,
+    *,
+    shared: bool = True,
+    short_side: int | None = None,
 ) -> FeatureComponents:
     """The three principal components of the backbones' features at each stage.
 
-    Models whose stage has the same number of channels share one basis, mean and scale, so that equal colours mean
-    equal features; otherwise each has its own. `stages` are by default all that every model has. Raises `ValueError`
-    for a stage that a model lacks.
+    Models whose stage has the same number of channels share one basis, so that a colour stands for the same direction
+    in each; every model is seen around its own mean and in units of its own spread. With `shared` off, or of different
+    channels, each has its own basis. `stages` are by default all that every model has; the image is that of `seen_by`.
+    Raises `ValueError` for a stage that a model lacks.
     """
     array = pixels_of(image)
     common = sorted(set.intersection(*(set(model.backbone.channels) for model in models.values())))
@@ -43,49 +50,62 @@ def feature_components(
         if stage not in common:
             raise ValueError(f"stages: stage {stage} is missing in one of the models; common are {common}")
     chosen = list(stages) if stages else common
-    found = {name: _features(model, array, chosen) for name, model in models.items()}
+    found = {name: _features(model, array, chosen, short_side) for name, model in models.items()}
     components: dict[str, dict[int, Tensor]] = {name: {} for name in models}
     shares: dict[str, dict[int, list[float]]] = {name: {} for name in models}
-    shared = all(len({found[name][stage].shape[0] for name in models}) == 1 for stage in chosen)
+    one_basis = shared and all(len({found[name][stage].shape[0] for name in models}) == 1 for stage in chosen)
     for stage in chosen:
-        for group in [list(models)] if shared else [[name] for name in models]:
+        for group in [list(models)] if one_basis else [[name] for name in models]:
             parts, variances = principal_components([found[name][stage] for name in group])
             for name, part, variance in zip(group, parts, variances, strict=True):
                 components[name][stage], shares[name][stage] = part, variance
-    return FeatureComponents(components, shares, shared and len(models) > 1)
+    return FeatureComponents(components, shares, one_basis and len(models) > 1)
 
 
 def principal_components(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[list[float]]]:
     """Maps [C, h, w] -> their first three components [3, h, w] in one basis, and each map's shares of its variance.
 
-    Every map counts the same, whatever its size. Components are scaled so that two standard deviations below and above
-    the mean of all maps become 0 and 1; a component's largest channel weight is positive, so that signs are settled.
+    The basis is that of the mean of the maps' covariances, each around its map's own mean: every map counts the same,
+    whatever its size. Two of a map's own standard deviations below and above its mean become 0 and 1. A component's
+    largest channel weight is positive, so that signs are settled.
     """
-    points = [x.flatten(1).double() for x in maps]  # [C, N]
-    mean = torch.stack([x.mean(1) for x in points]).mean(0)
-    centred = [x - mean[:, None] for x in points]
-    covariance = torch.stack([x @ x.T / x.shape[1] for x in centred]).mean(0)
-    values, vectors = torch.linalg.eigh(covariance)
-    basis, values = vectors[:, -3:].flip(1), values[-3:].flip(0).clamp_min(0)  # [C, 3]
+    points = [x.flatten(1) for x in maps]  # [C, N]
+    means = [x.mean(1, dtype=torch.float64) for x in points]
+    covariances = [_covariance(x, mean) for x, mean in zip(points, means, strict=True)]
+    _, vectors = torch.linalg.eigh(torch.stack(covariances).mean(0))
+    basis = vectors[:, -3:].flip(1)  # [C, 3]
     largest = basis.abs().argmax(0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
-    spread = values.sqrt().clamp_min(1e-12)[:, None]
     parts, shares = [], []
-    for x, part in zip(centred, maps, strict=True):
-        projected = basis.T @ x  # [3, N]
-        scaled = (projected / (4 * spread) + 0.5).clamp(0, 1)
+    for x, mean, covariance, part in zip(points, means, covariances, maps, strict=True):
+        projected = torch.cat([basis.T @ centred for centred in _centred(x, mean)], dim=1)  # [3, N]
+        variances = projected.square().mean(1)
+        scaled = (projected / (4 * variances.sqrt().clamp_min(1e-12)[:, None]) + 0.5).clamp(0, 1)
         scaled = nn.functional.pad(scaled, (0, 0, 0, 3 - len(scaled)), value=0.5)
         parts.append(scaled.unflatten(1, part.shape[-2:]).float())
-        total = (x - x.mean(1, keepdim=True)).square().sum().clamp_min(1e-12)
-        own = (projected - projected.mean(1, keepdim=True)).square().sum(1) / total
-        shares.append(own.tolist())
+        shares.append((variances / covariance.trace().clamp_min(1e-12)).tolist())
     return parts, shares
 
 
-def _features(model: Segmenter, array: np.ndarray, stages: Sequence[int]) -> dict[int, Tensor]:
+def _covariance(points: Tensor, mean: Tensor) -> Tensor:
+    """[C, N] and their mean [C] -> float64 [C, C]."""
+    total = torch.zeros(len(points), len(points), dtype=torch.float64)
+    for centred in _centred(points, mean):
+        total += centred @ centred.T
+    return total / points.shape[1]
+
+
+def _centred(points: Tensor, mean: Tensor) -> Iterator[Tensor]:
+    """[C, N] without their mean, some of them at a time: in float64 all of them would be twice the features' size."""
+    for part in points.split(POINTS, dim=1):
+        yield part.double() - mean[:, None]
+
+
+def _features(model: Segmenter, array: np.ndarray, stages: Sequence[int], short_side: int | None) -> dict[int, Tensor]:
     """The maps [C, h, w] of the stages, without padding."""
-    height, width = array.shape[:2]
+    images = seen_by(model, array, short_side)
+    seen = images.shape[2], images.shape[3]
     with torch.no_grad():
-        maps = evaluated(model).features(to_tensor(array)[None].to(model.mean.device))
-    padded = model.backbone.padded_size(height, width)
-    return {stage: without_padding(maps[stage][0], padded, (height, width)) for stage in stages}
+        maps = evaluated(model).features(images)
+    padded = model.backbone.padded_size(*seen)
+    return {stage: without_padding(maps[stage][0], padded, seen) for stage in stages}

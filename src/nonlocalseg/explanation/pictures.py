@@ -144,8 +144,8 @@ def _features(subject: Subject) -> Iterator[Drawn]:
 
     if not subject.networks:
         return
-    seen = feature_components(subject.networks, subject.image)
-    several = "one basis for all models" if seen.shared else "each model its own"
+    seen = feature_components(subject.networks, subject.image, shared=subject.one_basis, short_side=subject.short_side)
+    several = "one basis for all models, each in units of its own spread" if seen.shared else "each model its own"
     note = "Principal components of the features" + (f", {several}" if len(subject.networks) > 1 else "")
     parts, shares = _by_stage(seen.components), _by_stage(seen.shares)
     title = "Features of the backbone's stages"

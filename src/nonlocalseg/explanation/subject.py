@@ -22,12 +22,16 @@ class Subject:
     """explanations: by the name of the model, of one image at one pixel. photograph: what the image is called.
 
     truth: labels [H, W], 255 where nothing is labelled. networks: those whose features are drawn, by name.
+    one_basis: whether the features of all are drawn in one basis. short_side: at which the models saw the photograph,
+    where that was asked for.
     """
 
     explanations: Mapping[str, Explanation]
     photograph: str
     truth: np.ndarray | None = None
     networks: Mapping[str, Segmenter] = field(default_factory=dict)
+    one_basis: bool = True
+    short_side: int | None = None
 
     @property
     def first(self) -> str:
@@ -77,6 +81,8 @@ def open_subject(
     coding: Coding | None = None,
     backbone_weights: str | None = None,
     device: str | None = None,
+    one_basis: bool = True,
+    short_side: int | None = None,
 ) -> Subject:
     """Load the models and the photograph, and explain one pixel (x, y), by default the middle one, with each model.
 
@@ -90,6 +96,8 @@ def open_subject(
         coding: of the data set that `truth` belongs to; by default what the first model says of the data that it was
             trained with, and class indices where it says nothing.
         backbone_weights: other weights of the first model's backbone, whose features are drawn beside the models'.
+        one_basis: draw the features of all models in one basis.
+        short_side: see `explain`.
         device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
     """
     where, pixels = pick_device(device), read_image(image)
@@ -102,11 +110,11 @@ def open_subject(
             check_same_classes(network.classes, coding.classes, coding.data)
         known = coding.label_map if coding is not None else own_label_map(network)
         labels = read_labels(truth, pixels, known or same(len(network.classes)))
-    found = {name: explain(network, pixels, place) for name, network in networks.items()}
+    found = {name: explain(network, pixels, place, short_side) for name, network in networks.items()}
     if backbone_weights is not None:
         first = next(iter(networks.values()))
         networks[Path(backbone_weights).stem] = with_backbone(first, backbone_weights).to(where)
-    return Subject(found, Path(image).stem, labels, networks)
+    return Subject(found, Path(image).stem, labels, networks, one_basis, short_side)
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

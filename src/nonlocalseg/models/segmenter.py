@@ -117,11 +117,11 @@ class Segmenter(nn.Module):
             outputs["aux"] = self._to_image(self.auxiliary(features), images, size)
         return outputs
 
-    def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def coarse(self, images: Tensor, watch: Watch = SILENT) -> tuple[Tensor, tuple[int, int]]:
         """Scores `[B, K, h, w]` on the head's own grid, and the (padded) size that `forward` resizes them to before it
-        crops them to the images'."""
+        crops them to the images'; `watch` is told what the blocks of the head do."""
         features, size = self._encode(images)
-        return self.head(features), size
+        return self.head(features, watch), size
 
     def features(self, images: Tensor) -> dict[int, Tensor]:
         """The backbone's stages `{stage: [B, C, h, w]}` of the images, padded as `backbone.pad` does."""
