@@ -9,7 +9,7 @@ import pytest
 from layouts import label_of
 
 from nonlocalseg import images
-from nonlocalseg.data.folder import Folder, read_classes
+from nonlocalseg.data.folder import Folder
 
 VALUES = "masks: {0: ignore, 1: road, 2: car, 3: car}\npalette: {road: '#804080'}\n"
 
@@ -75,36 +75,6 @@ def test_one_class_of_black_and_white_masks(tmp_path: Path) -> None:
     add(tmp_path, "train", "a", np.array([[0, 255]], np.uint8))
     label = label_of(Folder(tmp_path, "train"))
     assert label.tolist() == [[0, 1]]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("masks:\n  #ff0000: car\n  1: road", "line 2: put the colour in quotes"),
-        ("masks: {1: road, 1: car}", "1 stands there twice"),
-        ('masks: {"#ff0000": road, [255, 0, 0]: car}', "a colour stands there twice"),
-        ("masks: {1: yes}", "put the name in quotes"),
-        ("masks: {no: car}", "reads as False"),
-        ("masks: {0: ignore}", "every value is ignored"),
-        ("masks: {road: 1}", "the class of road is 1"),
-        ("masks: {red: road}", "'red' is neither a mask value nor a colour"),
-        ("masks: {[1, 2]: road}", "is neither a mask value nor a colour"),
-        ('masks: {1: road, "#ff0000": car}', "either mask values or colours"),
-        ("masks: {70000: road}", "from 0 to 65535"),
-        ("masks: {1: road}\npalette: {raod: '#000000'}", "palette has raod"),
-        ("masks: {1: road}\ncolors: 1", "unknown entry colors"),
-        ("classes: [road]", "needs an entry `masks`"),
-        ("masks: {1: road", "not valid YAML"),
-        ("", "needs an entry `masks`"),
-    ],
-)
-def test_wrong_class_files(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "classes.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
-        read_classes(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "\n" not in str(error.value)
 
 
 def test_missing_class_file(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import scipy.io
 from layouts import first, mask, picture, text
 
+from nonlocalseg.data.checking import check_dataset
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.data.voc2012 import VOC2012
 
 LISTS = {"train": ["2007_000032"], "val": ["2007_000033"], "trainval": ["2007_000032", "2007_000033"]}
@@ -81,3 +83,19 @@ def test_palette_is_vocs() -> None:
     for index, colour in enumerate(VOC2012.palette):
         expected = [sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
         assert list(colour) == expected
+
+
+def test_check_data_reads_sbd(voc: Path) -> None:
+    root = voc.parent.parent
+    source = DataSource(data="voc2012", root=str(root))
+    assert [(part.split, part.images) for part in check_dataset(source).splits] == [("train", 1), ("val", 1)]
+    sbd(root)
+    report = check_dataset(source)
+    assert [(part.split, part.images) for part in report.splits] == [("train_aug", 3), ("val", 1)]
+    assert not report.problems
+    path = root / "benchmark_RELEASE" / "dataset" / "cls" / "2008_000002.mat"
+    path.write_bytes(path.read_bytes()[:100])
+    (problem,) = check_dataset(source).problems
+    assert (problem.name, problem.file) == ("unreadable", str(path))
+    scipy.io.savemat(path, {"GTcls": {"Segmentation": "a text"}})
+    assert "where a label is whole numbers" in check_dataset(source).problems[0].message

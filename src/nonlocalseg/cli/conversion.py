@@ -90,7 +90,7 @@ def _give(model: str, out: str) -> None:
 
 def _names(path: str) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:
     """Class names, and colours where the file has them."""
-    from nonlocalseg.data.folder import read_classes
+    from nonlocalseg.data.class_files import read_classes
 
     if Path(path).suffix in (".yaml", ".yml"):
         classes, palette, _ = read_classes(Path(path))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from nonlocalseg.data.dataset import Discovery, Labels, SegmentationDataset
-from nonlocalseg.data.layouts import inside, read_list, read_mat, require
+from nonlocalseg.data.layouts import check_stored, inside, read_list, read_mat, require
 from nonlocalseg.data.pairing import by_suffix, match, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.labels import IGNORE, LabelMap
@@ -60,7 +60,7 @@ def _read_ids(path: Path, _name: str) -> np.ndarray:
     content = read_mat(path, "S", "names")
     if "S" not in content:
         raise ValueError(f"{path}: has no field S; is it a label file of COCO-Stuff 10K?")
-    stored = content["S"].astype(np.int32)
+    stored = check_stored(path, content["S"]).astype(np.int32)
     count = content["names"].size if "names" in content else 0
     lowest, highest = int(stored.min(initial=1)), int(stored.max(initial=1))
     if not count:  # stripped by some copies: 0 and ids past 172 exist in version 1.1 alone

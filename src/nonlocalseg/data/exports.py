@@ -12,9 +12,11 @@ from nonlocalseg import images
 from nonlocalseg.data.coco_annotations import COCOAnnotations, coco_files, split_of
 from nonlocalseg.data.dataset import Discovery, Labels
 from nonlocalseg.data.pairing import Matched, join, match_listed
-from nonlocalseg.labels import IGNORE, Colour, LabelMap
+from nonlocalseg.files import read_text
+from nonlocalseg.labels import IGNORE, Colour, LabelMap, check_class_names
 
 LABELMAP = "labelmap.txt"
+_MOST_CLASSES = 253
 
 
 class Export(Protocol):
@@ -78,7 +80,7 @@ class CVATMasks:
 
 def read_names(path: Path) -> list[str]:
     """Lines of an ImageSets list, "a__b" for a/b: names may hold folders and blanks, with or without a suffix."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     stems = (
         line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in images.SUFFIXES else line for line in lines
     )
@@ -97,7 +99,7 @@ def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], Labe
     Raises `ValueError` that names the line: one that is not of this form, a label or a colour that stands there twice.
     """
     found: dict[str, Colour] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -108,6 +110,8 @@ def read_labelmap(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], Labe
     classes = tuple(name for name in found if name != "ignore")
     if not classes:
         raise ValueError(f"{path}: holds no label; export the task as Segmentation mask 1.1 again")
+    if len(classes) > _MOST_CLASSES:
+        raise ValueError(f"{path}: has {len(classes)} labels; a mask tells {_MOST_CLASSES} apart")
     index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
     meaning = LabelMap(
         values={place: index[name] for place, name in enumerate(found)},
@@ -122,6 +126,7 @@ def _label_of(line: str, before: Mapping[str, Colour]) -> tuple[str, Colour]:
     if numbers is None or max(map(int, numbers.groups())) > 255:
         raise ValueError(f"expected `label:red,green,blue:parts:actions`, found {line!r}")
     name, (red, green, blue) = parts[0], map(int, numbers.groups())
+    check_class_names([name])
     if name in before:
         raise ValueError(f"{name} stands there twice; remove one of the lines")
     other = next((other for other, colour in before.items() if colour == (red, green, blue)), None)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from annotated_types import Gt, Lt
 
 from nonlocalseg import images
+from nonlocalseg.data.class_files import read_classes
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset
 from nonlocalseg.data.exports import Export, find_export
 from nonlocalseg.data.layouts import subfolder
 from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, spell_names, unlabelled
-from nonlocalseg.labels import IGNORE, Colour, LabelMap, default_colour
 from nonlocalseg.values import value
 
 CLASSES_FILE = "classes.yaml"
-_EXAMPLE = "masks: {0: ignore, 1: road, 2: car}"
 
 
 @value
@@ -116,66 +113,6 @@ class Folder(SegmentationDataset):
         return wanted
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap]:
-    """Class names, palette and label map from a `classes.yaml`. Raises `ValueError` that names file and line or key."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it says what the masks mean, for example {_EXAMPLE}")
-    text = path.read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*#[0-9a-fA-F]{6}\s*:", line):
-            raise ValueError(f'{path}: line {number}: put the colour in quotes ("#rrggbb"): a bare # is a comment')
-    try:
-        content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("masks"), dict) or not content["masks"]:
-        raise ValueError(f"{path}: needs an entry `masks` that maps values to class names, as in {_EXAMPLE}")
-    if extra := content.keys() - {"masks", "palette"}:
-        raise ValueError(f"{path}: unknown entry {sorted(map(str, extra))[0]}; it has `masks` and `palette`")
-    try:
-        return _interpret(content["masks"], content.get("palette") or {})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _interpret(masks: dict[Any, Any], palette: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Colour, ...], LabelMap]:
-    for key, name in masks.items():
-        if isinstance(key, bool):
-            raise ValueError(f"the key of {name} reads as {key}; write a mask value or a colour")
-        if not isinstance(name, str):
-            raise ValueError(f"the class of {key} is {name}, which is no text; put the name in quotes")
-    classes = tuple(dict.fromkeys(name for name in masks.values() if name != "ignore"))
-    if not classes:
-        raise ValueError("every value is ignored; name at least one class")
-    index = {**{name: number for number, name in enumerate(classes)}, "ignore": IGNORE}
-    meaning = {key if isinstance(key, int) else parse_colour(key): index[name] for key, name in masks.items()}
-    values = {key: number for key, number in meaning.items() if isinstance(key, int)}
-    coloured = {key: number for key, number in meaning.items() if not isinstance(key, int)}
-    if values and coloured:
-        raise ValueError("a class map holds either mask values or colours, not both")
-    if len(meaning) < len(masks):
-        raise ValueError("a colour stands there twice")
-    if not isinstance(palette, dict) or (unknown := [name for name in palette if name not in classes]):
-        raise ValueError(f"palette has {unknown[0] if isinstance(palette, dict) else palette}, which is no class")
-    colours = {name: key for key, name in zip(reversed(meaning), reversed(masks.values()), strict=True)}
-    drawn = {name: key for name, key in colours.items() if isinstance(key, tuple)}
-    drawn |= {name: parse_colour(colour) for name, colour in palette.items()}
-    return (
-        classes,
-        tuple(drawn.get(name, default_colour(index[name])) for name in classes),
-        LabelMap(values=values, colours=coloured),
-    )
-
-
-def parse_colour(text: Any) -> Colour:
-    """ "#rrggbb" or [r, g, b] -> (r, g, b). Raises `ValueError` for anything else."""
-    if isinstance(text, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
-    if isinstance(text, tuple) and len(text) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in text):
-        return text[0], text[1], text[2]
-    raise ValueError(f'{text!r} is neither a mask value nor a colour: write 7, "#ff8000" or [255, 128, 0]')
-
-
 def _export_in(root: Path) -> Export | None:
     return None if (root / CLASSES_FILE).is_file() else find_export(root)
 
@@ -191,26 +128,4 @@ def _prefixed(part: str, pairs: Sequence[Pair], unmatched: list[Path]) -> Matche
 
 def _position(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose lists can be keys ([r, g, b]: road) and whose doubled keys are an error."""
-
-
-def _sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    content: dict[Hashable, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in content:
-            raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key} stands there twice")
-        content[key] = loader.construct_object(value_node, deep=True)
-    return content
-
-
-_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64

@@ -79,6 +79,13 @@ def read_mat(path: Path, *fields: str) -> dict[str, np.ndarray]:
     return {field: content[field] for field in fields if field in content}
 
 
+def check_stored(path: Path, label: np.ndarray) -> np.ndarray:
+    """`label`, if it is whole numbers [H, W]. Raises `ValueError` otherwise: a MATLAB file may hold anything."""
+    if label.ndim != 2 or label.dtype.kind not in "iub":
+        raise ValueError(f"{path}: holds {label.dtype} {list(label.shape)} where a label is whole numbers [H, W]")
+    return label
+
+
 def field_of(path: Path, field: str) -> np.ndarray:
     """One field of a MATLAB file. Raises `ValueError` where it is missing."""
     content = read_mat(path, field)

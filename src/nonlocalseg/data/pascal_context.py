@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.layouts import Task, field_of, inside, read_json, read_list, require
+from nonlocalseg.data.layouts import Task, check_stored, field_of, inside, read_json, read_list, require
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.files import write_text
@@ -150,7 +150,7 @@ def _meaning(index60: Mapping[int, int], options: PASCALContextOptions) -> Label
 
 
 def _stored(label: Path, name: str) -> np.ndarray:
-    return field_of(label, "LabelMap") if label.suffix == ".mat" else read_stored(label, name)
+    return check_stored(label, field_of(label, "LabelMap")) if label.suffix == ".mat" else read_stored(label, name)
 
 
 def merged_labels(root: Path) -> Iterator[Task]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from nonlocalseg.data.dataset import DatasetOptions, Discovery, Labels, SegmentationDataset, read_stored
-from nonlocalseg.data.layouts import field_of, inside, read_list, require
+from nonlocalseg.data.layouts import check_stored, field_of, inside, read_list, require
 from nonlocalseg.data.pairing import Matched, by_suffix, match_listed, unlabelled
 from nonlocalseg.data.tables import colours, names
 from nonlocalseg.labels import IGNORE, LabelMap
@@ -23,13 +23,10 @@ def _stored(label: Path, name: str) -> np.ndarray:
     """A label image, or SBD's .mat file."""
     if label.suffix != ".mat":
         return read_stored(label, name)
-    try:
-        return field_of(label, "GTcls")["Segmentation"][0, 0]
-    except (IndexError, ValueError) as error:
-        message = str(error)
-        raise ValueError(
-            message if message.startswith(str(label)) else f"{label}: has no GTcls.Segmentation; unpack SBD again"
-        ) from None
+    content = field_of(label, "GTcls")
+    if "Segmentation" not in (content.dtype.names or ()) or not content.size:
+        raise ValueError(f"{label}: has no GTcls.Segmentation; unpack SBD again")
+    return check_stored(label, np.asarray(content["Segmentation"].flat[0]))
 
 
 class VOC2012(SegmentationDataset):
@@ -63,10 +60,12 @@ class VOC2012(SegmentationDataset):
 
     @classmethod
     def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:
-        return ("train", "val")
+        """`train_aug`, which holds train, where SBD is there."""
+        there = _sbd(root).is_dir() or (_voc(root) / "SegmentationClassAug").is_dir()
+        return ("train_aug" if there else "train", "val")
 
     def discover(self) -> Discovery:
-        voc = inside(self.root, "VOCdevkit/VOC2012", "VOC2012")
+        voc = _voc(self.root)
         if self.split == "test":
             return self.found(_test(voc))
         pictures = by_suffix(require(voc, ["JPEGImages"], _SOURCE), "*", ".jpg")
@@ -83,7 +82,7 @@ class VOC2012(SegmentationDataset):
 
     def _more_labels(self, voc: Path, known: set[str]) -> dict[str, Path]:
         """The labels of SBD for the images that VOC 2012 has in neither train nor val."""
-        sbd = inside(self.root, "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset", "dataset")
+        sbd = _sbd(self.root).parent
         if not (sbd / "cls").is_dir() and (voc / "SegmentationClassAug").is_dir():
             labels = by_suffix(voc / "SegmentationClassAug", "*", ".png")
         else:
@@ -92,6 +91,15 @@ class VOC2012(SegmentationDataset):
             listed = {name for part in ("train", "val") for name in read_list(require(sbd, [f"{part}.txt"], source))}
             labels = {name: path for name, path in found.items() if name in listed}
         return {name: path for name, path in labels.items() if name not in known}
+
+
+def _voc(root: Path) -> Path:
+    return inside(root, "VOCdevkit/VOC2012", "VOC2012")
+
+
+def _sbd(root: Path) -> Path:
+    """The folder of SBD's labels, whether or not it is there."""
+    return inside(root, "benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset", "dataset") / "cls"
 
 
 def _test(voc: Path) -> Matched:
