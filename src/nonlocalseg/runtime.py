@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from nonlocalseg.values import Precision
 
@@ -87,6 +88,15 @@ def join_processes(device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects through the current device
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def mean_over_processes(found: Tensor) -> Tensor:
+    """The mean of what all processes have; of a process alone, its own."""
+    if world_size() == 1 or not (dist.is_available() and dist.is_initialized()):
+        return found
+    total = found.clone()
+    dist.all_reduce(total)
+    return total / world_size()
 
 
 def gather(found: Any) -> list[Any]:

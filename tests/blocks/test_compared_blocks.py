@@ -11,8 +11,14 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks import reference_attention as literal
 from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.criss_cross import CrissCross
+from nonlocalseg.blocks.disentangled import DisentangledNonLocal
+from nonlocalseg.blocks.dual_attention import ChannelAttention, PositionAttention
 from nonlocalseg.blocks.encoding import ContextEncoding
+from nonlocalseg.blocks.expectation import ExpectationMaximisation
 from nonlocalseg.blocks.global_context import GlobalContext
+from nonlocalseg.blocks.interlaced import InterlacedAttention
+from nonlocalseg.blocks.pointwise_spatial import PointwiseSpatial
 
 
 class First(nn.Module):
@@ -35,6 +41,20 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor]]] = {
     ),
     "multiplied context": (lambda: GlobalContext(6, 3, "att", ("channel_mul",)), literal.global_context),
     "encoding": (lambda: ContextEncoding(6, 4), literal.context_encoding),
+    "position attention": (lambda: PositionAttention(6, 2), literal.position_attention),
+    "channel attention": (lambda: ChannelAttention(), literal.channel_attention),
+    "disentangled": (lambda: DisentangledNonLocal(6, 3), literal.disentangled),
+    "disentangled, rescaled": (lambda: DisentangledNonLocal(6, 3, "rescale"), literal.disentangled),
+    "disentangled, unscaled": (lambda: DisentangledNonLocal(6, 3, scaled=False, temperature=0.5), literal.disentangled),
+    "criss-cross": (lambda: CrissCross(6, 2), literal.criss_cross),
+    "expectation": (lambda: ExpectationMaximisation(6, 4), literal.expectation_maximisation),
+    "interlaced": (lambda: InterlacedAttention(6, 3, (3, 2)), literal.interlaced),
+    "collect": (lambda: PointwiseSpatial(6, (5, 4), "collect"), literal.pointwise_spatial),
+    "distribute": (lambda: PointwiseSpatial(6, (5, 4), "distribute"), literal.pointwise_spatial),
+    "collect, wide": (lambda: PointwiseSpatial(6, (19, 17), "collect", factor=3.0), literal.pointwise_spatial),
+    "distribute, wide": (lambda: PointwiseSpatial(6, (19, 17), "distribute"), literal.pointwise_spatial),
+    "collect, sums": (lambda: PointwiseSpatial(6, (7, 7), "collect", softmax=False), literal.pointwise_spatial),
+    "distribute, sums": (lambda: PointwiseSpatial(6, (7, 7), "distribute", softmax=False), literal.pointwise_spatial),
 }
 
 
@@ -54,6 +74,9 @@ def test_it_is_its_equation(name, size):
     x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
     ours, expected = whole(x), equation(x)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+    if name == "expectation":  # learns nothing and hands no gradient back
+        assert not ours.requires_grad
+        return
     weight = torch.randn_like(expected)
     leaves = [x, *(p for p in block.parameters() if p.requires_grad)]
     got, wanted = (torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True) for out in (ours, expected))
