@@ -1,4 +1,4 @@
-"""The blocks of the compared heads against their literal equations in float64, forward and gradient; they export."""
+"""The blocks of the compared heads against their literal equations in float64, forward and gradient."""
 
 from __future__ import annotations
 
@@ -94,22 +94,6 @@ def test_inference_is_the_same_function(name):
         x = torch.randn(2, 6, *size, dtype=torch.float64)
         with torch.no_grad():
             torch.testing.assert_close(whole(x), equation(x), rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_it_exports_with_free_sizes(name):
-    block = made(name)[1].float()
-    height, width = (torch.export.Dim(side, min=2, max=512) for side in ("height", "width"))
-    with torch.no_grad():
-        program = torch.export.export(
-            block,
-            (torch.randn(1, 6, 20, 24),),
-            dynamic_shapes=({2: height, 3: width},),
-            prefer_deferred_runtime_asserts_over_guards=True,
-        ).module()
-        for size in ((17, 33), (9, 12)):
-            x = torch.randn(1, 6, *size)
-            torch.testing.assert_close(program(x), block(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_convolution_over_a_concatenation():

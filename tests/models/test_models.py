@@ -28,6 +28,12 @@ TOLD = {
     "denseaspp": set(),
     "encnet": set(),
     "gcnet": {"context"},
+    "danet": {"position"},
+    "dnl": {"context"},
+    "ccnet": {"pass1", "pass2"},
+    "isa": {"far", "near"},
+    "emanet": {"bases"},
+    "psanet": {"collect", "distribute"},
 }
 
 

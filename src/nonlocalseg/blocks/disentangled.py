@@ -34,6 +34,7 @@ class DisentangledNonLocal(nn.Module):
         self.value = nn.Conv2d(channels, key_channels, 1)
         self.mask = nn.Conv2d(channels, 1, 1)
         self.out = ConvNormAct(key_channels, channels, act=False)
+        assert isinstance(self.out.norm, nn.BatchNorm2d)
         nn.init.zeros_(self.out.norm.weight)
         self.normalisation: Literal["softmax", "rescale"] = normalisation
         self.scale = (key_channels**-0.5 if scaled else 1.0) / temperature

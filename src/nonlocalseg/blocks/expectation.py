@@ -25,6 +25,9 @@ class ExpectationMaximisation(nn.Module):
         self.iterations, self.momentum = iterations, momentum
         self.register_buffer("bases", F.normalize(torch.randn(1, channels, num_bases), dim=1))
 
+    def extra_repr(self) -> str:
+        return f"{self.bases.shape[1]}, {self.bases.shape[2]} bases"
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         bases, assignment, _ = self._found(x)

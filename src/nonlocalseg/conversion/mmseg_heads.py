@@ -73,14 +73,14 @@ ANN = HeadRule(
 
 # --- FCNHead and NLHead, which is an FCNHead with a block ---------------------------------------------------------
 
-_CONVS: Table = modules({"convs.#": "convs.#", "conv_cat": "combine"}, *CONV_MODULE)
+CONVS: Table = modules({"convs.#": "convs.#", "conv_cat": "combine"}, *CONV_MODULE)
 
 
 def _convs(shapes: Shapes) -> Values:
     return {"num_convs": shapes.count("convs."), "concat_input": "conv_cat.conv.weight" in shapes}
 
 
-_FCN_FIELDS = (
+FCN_FIELDS = (
     *usual(),
     fixed("kernel_size", 3, why="only 3x3 convolutions can be converted"),
     same("concat_input", "combine", default=True),
@@ -90,8 +90,8 @@ FCN = HeadRule(
     theirs="FCNHead",
     model="fcn",
     evidence="convs.0.conv.weight",
-    keys=_CONVS,
-    fields=(*_FCN_FIELDS, same("num_convs", "convs", default=2)),
+    keys=CONVS,
+    fields=(*FCN_FIELDS, same("num_convs", "convs", default=2)),
     shapes=_convs,
     assumed={"dilation": 1},
 )
@@ -132,7 +132,7 @@ NON_LOCAL = HeadRule(
     model="nonlocal",
     evidence="nl_block.theta.conv.weight",
     keys={
-        **_CONVS,
+        **CONVS,
         "nl_block.theta.conv": "context.branches.0.query.conv",
         "nl_block.phi.conv": "context.branches.0.key.conv",
         "nl_block.g.conv": "context.branches.0.value.conv",
@@ -140,7 +140,7 @@ NON_LOCAL = HeadRule(
         "nl_block.conv_out.bn": "context.context_norm",
     },
     fields=(
-        *_FCN_FIELDS,
+        *FCN_FIELDS,
         computed("reduction", _inner, _inner_back, 2),
         computed("mode", _mode, _mode_back, "embedded_gaussian"),
         computed("use_scale", lambda given, _: {}, lambda options: options["scaled"], True),

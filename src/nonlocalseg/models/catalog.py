@@ -15,15 +15,21 @@ from nonlocalseg.heads.ann import (
 )
 from nonlocalseg.heads.apc import APCHead, APCOptions
 from nonlocalseg.heads.base import Head, HeadOptions
+from nonlocalseg.heads.ccnet import CCHead, CCOptions
+from nonlocalseg.heads.danet import DAHead, DAOptions
 from nonlocalseg.heads.deeplabv3plus import DeepLabV3PlusHead, DeepLabV3PlusOptions
 from nonlocalseg.heads.denseaspp import DenseASPPHead, DenseASPPOptions
 from nonlocalseg.heads.dgc import DGCHead, DGCOptions
 from nonlocalseg.heads.dm import DMHead, DMOptions
+from nonlocalseg.heads.dnl import DNLHead, DNLOptions
+from nonlocalseg.heads.emanet import EMAHead, EMAOptions
 from nonlocalseg.heads.encnet import EncHead, EncOptions
 from nonlocalseg.heads.fcn import APNBOptions, FCNHead, FCNOptions, NonLocalOptions
 from nonlocalseg.heads.gald import GALDHead, GALDOptions
 from nonlocalseg.heads.gcnet import GCHead, GCOptions
+from nonlocalseg.heads.isa import ISAHead, ISAOptions
 from nonlocalseg.heads.ocr import OCRHead, OCROptions
+from nonlocalseg.heads.psanet import PSAHead, PSAOptions
 from nonlocalseg.heads.upernet import UPerNetHead, UPerNetOptions
 
 
@@ -58,6 +64,12 @@ MODELS: dict[str, Model] = {
     "galdv2": Model("ASPP + LDv2", GALDHead, GALDOptions(aggregate="aspp", distribute="ldv2")),
     "encnet": Model("context encoding, with a loss on which classes there are", EncHead, EncOptions()),
     "gcnet": Model("one global context for all positions", GCHead, GCOptions()),
+    "danet": Model("attention over positions beside attention over channels", DAHead, DAOptions()),
+    "dnl": Model("disentangled non-local: whitened pairs and one global context", DNLHead, DNLOptions()),
+    "ccnet": Model("criss-cross attention, twice", CCHead, CCOptions()),
+    "isa": Model("interlaced sparse attention: far apart, then in windows", ISAHead, ISAOptions()),
+    "emanet": Model("a few bases by expectation maximisation", EMAHead, EMAOptions()),
+    "psanet": Model("masks that every position predicts, to collect and to distribute", PSAHead, PSAOptions()),
     "deeplabv3plus": Model("separable ASPP, refined with a lower stage", DeepLabV3PlusHead, DeepLabV3PlusOptions()),
     "upernet": Model("pyramid pooling, then a feature pyramid", UPerNetHead, UPerNetOptions()),
     "apc": Model("adaptive contexts over cells of several sizes", APCHead, APCOptions()),

@@ -57,6 +57,7 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
         "embedding_bias": True,
         "share_key_query": False,
     },
+    ("mmseg", "psanet"): {"mmseg_details": True},
     ("mmseg", "deeplabv3plus"): {"channels": 512, "aspp_kernel_size": 3},
     # OCRNet's coarse scores take the place of the auxiliary head.
     **{(wiring, "ocr"): {"auxiliary": False} for wiring in WIRINGS},

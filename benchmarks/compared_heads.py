@@ -1,0 +1,276 @@
+"""The compared heads in mmsegmentation and here, with the same weights: what golden files and tables are made from.
+
+`COMPARED` says for every model which head of mmsegmentation it is, with the options of its published checkpoints and,
+small, with the options that tests need.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.conversion import key_maps
+from nonlocalseg.conversion.mmseg_rules import RULES
+from nonlocalseg.heads.base import Head, Watch
+from nonlocalseg.models.catalog import MODELS
+from nonlocalseg.models.creation import resolve
+
+Options = Mapping[str, Any]
+CHANNELS = {2: 256, 3: 512, 4: 1024, 5: 2048}
+NARROW = {2: 4, 3: 4, 4: 6, 5: 8}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """theirs: name of their head. stages: those it is given, low to high. published: (their options, ours beyond the
+    wiring) of the checkpoints. small: the same, of narrow heads for tests."""
+
+    theirs: str
+    published: tuple[Options, Options]
+    small: tuple[tuple[Options, Options], ...]
+    stages: tuple[int, ...] = (5,)
+
+
+def _same(**options: Any) -> tuple[Options, Options]:
+    """Options that have one name in both."""
+    return options, options
+
+
+COMPARED: dict[str, Compared] = {
+    "encnet": Compared(
+        "EncHead",
+        ({"channels": 512, "num_codes": 32}, {}),
+        (
+            _same(channels=8, num_codes=4),
+            ({"channels": 8, "num_codes": 3, "add_lateral": True}, {"channels": 8, "num_codes": 3, "lateral": (3, 4)}),
+        ),
+        (3, 4, 5),
+    ),
+    "gcnet": Compared(
+        "GCHead",
+        ({"channels": 512}, {}),
+        (
+            _same(channels=8),
+            _same(channels=8, ratio=0.5, pooling_type="avg", fusion_types=("channel_mul", "channel_add")),
+        ),
+    ),
+    "danet": Compared(
+        "DAHead",
+        ({"channels": 512, "pam_channels": 64}, {}),
+        (({"channels": 8, "pam_channels": 4}, {"channels": 8, "key_channels": 4}),),
+    ),
+    "dnl": Compared(
+        "DNLHead",
+        ({"channels": 512}, {}),
+        (
+            ({"channels": 8}, {"channels": 8, "key_channels": 4}),
+            (
+                {"channels": 8, "mode": "dot_product"},
+                {"channels": 8, "key_channels": 4, "normalisation": "rescale"},
+            ),
+            (
+                {"channels": 8, "reduction": 1, "use_scale": False, "temperature": 0.5},
+                {"channels": 8, "key_channels": 8, "scaled": False, "temperature": 0.5},
+            ),
+        ),
+    ),
+    "ccnet": Compared("CCHead", ({"channels": 512}, {}), (_same(channels=16), _same(channels=16, recurrence=1))),
+    "isa": Compared(
+        "ISAHead",
+        ({"channels": 512, "isa_channels": 256}, {}),
+        (
+            (
+                {"channels": 8, "isa_channels": 4, "down_factor": (4, 2)},
+                {"channels": 8, "key_channels": 4, "down_factor": (4, 2)},
+            ),
+        ),
+    ),
+    "emanet": Compared(
+        "EMAHead",
+        ({"channels": 256, "ema_channels": 512, "num_bases": 64, "num_stages": 3}, {}),
+        (
+            _same(channels=8, ema_channels=8, num_bases=4, num_stages=3),
+            (
+                {"channels": 8, "ema_channels": 8, "num_bases": 4, "num_stages": 2, "concat_input": False},
+                {"channels": 8, "ema_channels": 8, "num_bases": 4, "num_stages": 2, "combine": False},
+            ),
+        ),
+    ),
+    "psanet": Compared(
+        "PSAHead",
+        ({"channels": 512, "mask_size": (97, 97)}, {}),
+        (
+            _same(channels=8, mask_size=(7, 5)),
+            _same(channels=8, mask_size=(25, 25), normalization_factor=2.0),
+            _same(channels=8, mask_size=(8, 6), psa_type="collect", psa_softmax=False, shrink_factor=3),
+            _same(channels=8, mask_size=(5, 7), psa_type="distribute", shrink_factor=1),
+            _same(channels=8, mask_size=(5, 7), compact=True),
+            _same(channels=8, mask_size=(5, 7), compact=True, psa_type="collect"),
+        ),
+    ),
+}
+
+
+class _NoOperators(types.ModuleType):
+    """In place of mmcv's compiled operators, which mmcv-lite lacks."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
+
+
+def import_mmsegmentation() -> tuple[Any, Any]:
+    """(mmseg.models, mmseg.structures); exits with the cure where a package is missing."""
+    sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))
+    try:
+        import mmseg.models
+        import mmseg.structures
+    except ImportError as error:
+        raise SystemExit(f"error: {error}; pip install --no-deps -r benchmarks/requirements.txt") from None
+    return mmseg.models, mmseg.structures
+
+
+class LiteralMask(nn.Module):
+    """mmcv's operator PSAMask, which is compiled, position by position: masks `[B, M, H, W] -> [B, H W, H, W]`."""
+
+    def __init__(self, psa_type: str, mask_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.psa_type, self.mask_size = psa_type, mask_size
+
+    def forward(self, masks: Tensor) -> Tensor:
+        batch, _, height, width = masks.shape
+        high, wide = self.mask_size
+        masks = masks.unflatten(1, (high, wide))
+        weights = masks.new_zeros(batch, height, width, height, width)
+        for y in range(height):
+            for x in range(width):
+                rows = range(max(0, y - (high - 1) // 2), min(height, y + high - (high - 1) // 2))
+                columns = range(max(0, x - (wide - 1) // 2), min(width, x + wide - (wide - 1) // 2))
+                down, across = rows.start - y + (high - 1) // 2, columns.start - x + (wide - 1) // 2
+                seen = masks[:, down : down + len(rows), across : across + len(columns), y, x]
+                if self.psa_type == "collect":
+                    weights[:, rows.start : rows.stop, columns.start : columns.stop, y, x] = seen
+                else:
+                    weights[:, y, x, rows.start : rows.stop, columns.start : columns.stop] = seen
+        return weights.flatten(1, 2)
+
+
+def their_head(name: str, options: Options, channels: Mapping[int, int], classes: int, align_corners: bool) -> Any:
+    """mmsegmentation's head in evaluation, with drawn weights and statistics."""
+    models, _ = import_mmsegmentation()
+    case = COMPARED[name]
+    several = len(case.stages) > 1
+    torch.manual_seed(0)
+    head = getattr(models, case.theirs, None) or getattr(models.decode_heads, case.theirs)
+    built = head(
+        in_channels=[channels[stage] for stage in case.stages] if several else channels[case.stages[0]],
+        in_index=list(range(len(case.stages))) if several else 0,
+        num_classes=classes,
+        norm_cfg={"type": "BN", "requires_grad": True},
+        align_corners=align_corners,
+        **options,
+    )
+    for key, part in list(built.named_children()):
+        if key.startswith("psamask"):
+            setattr(built, key, LiteralMask(part.psa_type, part.mask_size))
+    draw(built)
+    return built.eval()
+
+
+@torch.no_grad()
+def draw(module: nn.Module) -> None:
+    """Weights, biases and statistics, so that nothing is hidden by a zero."""
+    for key, value in [*module.named_parameters(), *module.named_buffers()]:
+        if key.endswith("running_var") or (value.ndim == 1 and key.endswith("weight")):
+            value.uniform_(0.75, 1.25)
+        elif value.is_floating_point():
+            value.normal_(0, 0.1 if value.ndim < 2 else value[0].numel() ** -0.5)
+        if value.ndim == 0 and value.is_floating_point():
+            value.fill_(0.7)
+
+
+def our_head(name: str, options: Options, channels: Mapping[int, int], classes: int, align_corners: bool) -> Head:
+    """Ours in the wiring of mmsegmentation, in evaluation."""
+    given = {**options, "align_corners": align_corners}
+    config = resolve(name, "resnet50c", [str(index) for index in range(classes)], None, "mmseg", given)
+    return MODELS[name].head.build(config.options, channels, classes).eval()
+
+
+def renamed(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their head's state as ours names it, by the table of the conversion."""
+    table = next(rule.table for rule in RULES if rule.model == name)
+    found, unknown = key_maps.renamed(state, table)
+    if unknown:
+        raise ValueError(f"{name}: the conversion has no place for {unknown[0]}")
+    return found
+
+
+def counters(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in module.state_dict().items() if key.endswith("num_batches_tracked")}
+
+
+class Kept(Watch):
+    """Keeps the further outputs of a head."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def further(self, name: str, output: Callable[[], Tensor]) -> None:
+        self.found[name] = output()
+
+
+# The further outputs in the order in which their head returns them behind the scores.
+FURTHER = {"encnet": ("presence",), "danet": ("position", "channel")}
+
+
+def both(
+    name: str, options: tuple[Options, Options], channels: Mapping[int, int], classes: int, align_corners: bool = False
+) -> tuple[Any, Head]:
+    """Their head and ours with the same weights."""
+    theirs = their_head(name, options[0], channels, classes, align_corners)
+    ours = our_head(name, options[1], channels, classes, align_corners)
+    ours.load_state_dict(counters(ours) | renamed(name, theirs.state_dict()))
+    return theirs, ours
+
+
+def differences(
+    name: str, options: tuple[Options, Options], size: tuple[int, int], align_corners: bool = False
+) -> tuple[float, float]:
+    """Of narrow heads in float64: the largest difference of any output, and of any gradient (of inputs and of all
+    parameters) relative to its largest value, or to 1e-6 of the largest of all: behind a softmax some are 0 but for
+    rounding."""
+    theirs, ours = (head.double() for head in both(name, options, NARROW, 5, align_corners))
+    stages = COMPARED[name].stages
+    torch.manual_seed(1)
+    maps = [torch.randn(2, NARROW[stage], *size, dtype=torch.float64).relu_() for stage in stages]
+    first, second = ([x.clone().requires_grad_() for x in maps] for _ in range(2))
+    found = theirs(first)
+    expected = list(found) if isinstance(found, tuple) else [found]
+    kept = Kept()
+    scores = ours(dict(zip(stages, second, strict=True)), kept)
+    got = [scores, *(kept.found[key] for key in FURTHER.get(name, ()))]
+    forward = max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))
+    weights = [torch.randn_like(x) for x in expected]
+    parameters = {key: p for key, p in theirs.named_parameters() if p.requires_grad}
+    mine = dict(ours.named_parameters())
+    pairs = [(p, mine[key]) for given, p in parameters.items() for key in renamed(name, {given: p})]
+    leaves = ([*first, *(a for a, _ in pairs)], [*second, *(b for _, b in pairs)])
+    wanted, had = (
+        torch.autograd.grad(sum((x * w).sum() for x, w in zip(outs, weights, strict=True)), given, allow_unused=True)
+        for outs, given in zip((expected, got), leaves, strict=True)
+    )
+    largest = max(float(a.abs().max()) for a in wanted if a is not None)
+    worst = 0.0
+    for a, b in zip(wanted, had, strict=True):
+        if a is not None and b is not None:
+            worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp_min(1e-6 * largest)))
+        elif (a if b is None else b) is not None and float((a if b is None else b).abs().max()) > 0:
+            worst = float("inf")
+    return forward, worst
