@@ -13,9 +13,12 @@ from test_golden_heads import OnStages
 
 from nonlocalseg.conversion import key_maps, mmseg_attending
 from nonlocalseg.conversion.mmseg_rules import RULES
-from nonlocalseg.heads.base import Watch
+from nonlocalseg.conversion.rules import HeadRule, give_fields, take_fields, tupled
+from nonlocalseg.heads.base import HeadOptions, Watch
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.creation import resolve
+from nonlocalseg.models.wirings import wired
+from nonlocalseg.values import changed, names_of, plain
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "golden" / "heads").glob("*.safetensors"))
 
@@ -30,15 +33,45 @@ class Further(Watch):
         self.found[name] = output()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_gives_the_stored_scores_and_gradients(path):
+def described(path: Path) -> tuple[dict[str, str], HeadRule]:
+    """What a file says of itself, and the rule of its head."""
     with safe_open(path, "pt") as file:
         meta = file.metadata()
-    model, channels = meta["model"], {int(k): v for k, v in json.loads(meta["stages"]).items()}
-    config = resolve(model, "resnet50", list("abc")[: int(meta["classes"])], None, "mmseg", json.loads(meta["options"]))
-    head = MODELS[model].head.build(config.options, channels, int(meta["classes"]))
+    return meta, next(rule for rule in RULES if rule.model == meta["model"])
+
+
+def options_of(model: str, given: dict) -> HeadOptions:
+    """The head's options in the wiring of mmsegmentation."""
+    return resolve(model, "resnet50", ["a"], None, "mmseg", given).options
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_fields_are_read_and_written(path):
+    meta, rule = described(path)
+    theirs, ours = json.loads(meta["their_options"]), options_of(rule.model, json.loads(meta["options"]))
+    taken = take_fields(rule.fields, theirs, "decode_head", frozenset(rule.without_effect))
+    start = MODELS[rule.model].options
+    wiring = {
+        name: item for name, item in wired("mmseg", rule.model, "resnet50").items() if name in names_of(type(start))
+    }
+    found = changed(start, {**wiring, **taken})
+    assert {k: v for k, v in plain(found).items() if k not in found.idle()} == {
+        k: v for k, v in plain(ours).items() if k not in ours.idle()
+    }
+    stages = {"stage_channels": {int(stage): count for stage, count in json.loads(meta["stages"]).items()}}
+    given = give_fields(rule.fields, {**{n: getattr(found, n) for n in names_of(type(found))}, **stages})
+    defaults = {field.name: field.default for field in rule.fields}
+    assert {k: tupled(v) for k, v in given.items()} == {k: tupled(v) for k, v in {**defaults, **theirs}.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_gives_the_stored_scores_and_gradients(path):
+    meta, rule = described(path)
+    channels = {int(k): v for k, v in json.loads(meta["stages"]).items()}
+    options = options_of(rule.model, json.loads(meta["options"]))
+    head = MODELS[rule.model].head.build(options, channels, int(meta["classes"]))
     stored = Stored(path)
-    mapped, unknown = key_maps.renamed(stored.state, next(rule.table for rule in RULES if rule.model == model))
+    mapped, unknown = key_maps.renamed(stored.state, rule.table)
     assert not unknown
     counters = {key: value for key, value in head.state_dict().items() if key.endswith("num_batches_tracked")}
     head.load_state_dict(counters | mapped)
