@@ -11,7 +11,7 @@ from golden_files import Stored, assert_matches, assert_within
 from safetensors import safe_open
 from test_golden_heads import OnStages
 
-from nonlocalseg.conversion import key_maps, mmseg_attending
+from nonlocalseg.conversion import key_maps, mmseg_attending, mmseg_framed
 from nonlocalseg.conversion.mmseg_rules import RULES
 from nonlocalseg.conversion.rules import HeadRule, give_fields, take_fields, tupled
 from nonlocalseg.heads.base import HeadOptions, Watch
@@ -105,5 +105,7 @@ class ReadOnly(OnStages):
 
 
 def test_every_head_has_its_files():
-    assert {path.stem.rpartition("_")[0] for path in FILES} >= {rule.model for rule in mmseg_attending.RULES}
+    assert {path.stem.rpartition("_")[0] for path in FILES} >= {
+        rule.model for rule in (*mmseg_attending.RULES, *mmseg_framed.RULES)
+    }
     assert all(path.stat().st_size <= 120_000 for path in FILES)
