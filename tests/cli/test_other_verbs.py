@@ -13,6 +13,7 @@ from tiny_runs import BACKBONE, CLASSES, files_in, train
 
 import nonlocalseg as nls
 from nonlocalseg.cli import find_verb, main
+from nonlocalseg.conversion.config_text import parse
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.creation import create_model
 from nonlocalseg.recipes.catalog import RECIPES
@@ -49,7 +50,7 @@ def test_check_data(capsys, trained):
 
 def test_convert_there_and_back(capsys, tmp_path):
     options: dict[str, Any] = {"channels": 8, "key_channels": 4, "value_channels": 4, "auxiliary_channels": 4}
-    small = {"channels": [8, 8, 8, 8], "stem_type": "deep", "stem_width": 4}
+    small = {"channels": [8, 16, 32, 64], "stem_type": "deep", "stem_width": 4}
     model = create_model("ann", "resnet18", classes=CLASSES, wiring="mmseg", backbone_options=small, **options).eval()
     model.save_pretrained(tmp_path / "model")
     theirs, again = tmp_path / "theirs.pth", tmp_path / "again"
@@ -57,7 +58,18 @@ def test_convert_there_and_back(capsys, tmp_path):
     assert main(["convert", str(tmp_path / "model"), "--to", "mmseg", "--out", str(theirs)]) == 0
     words = ["convert", str(theirs), "--source", "mmseg", "--out"]
     assert main([*words, str(again)]) == 0
-    assert "ann on resnet18, 2 classes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "ann on resnet18, 2 classes" in said
+    assert "note:" not in said
+    config = theirs.with_suffix(".py")
+    assert parse(config.read_text())["model"]["decode_head"]["type"] == "ANNHead"
+    config.write_text("mine")
+    assert main(["convert", str(tmp_path / "model"), "--to", "mmseg", "--out", str(theirs)]) == 2
+    assert "choose another name" in " ".join(capsys.readouterr().err.split())
+    assert config.read_text() == "mine"
+    torch.save(torch.load(theirs)["state_dict"], tmp_path / "bare.pth")
+    assert main(["convert", str(tmp_path / "bare.pth"), "--source", "mmseg", "--out", str(tmp_path / "bare")]) == 0
+    assert "note: the checkpoint holds no config of its network; assumed: output" in capsys.readouterr().out
     image = torch.rand(1, 3, 40, 48)
     assert torch.equal(nls.from_pretrained(again)(image)["out"], model(image)["out"])
     assert nls.from_pretrained(again).classes == CLASSES

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
+import numpy as np
 import pytest
 import torch
 from golden_files import Stored, assert_within, listed_keys, portable_fill
@@ -239,3 +243,84 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, capsys):
     with pytest.raises(ValueError, match="save its state dict alone"):
         read_checkpoint(tmp_path / "bad.pth")
     assert "code ran" not in capsys.readouterr().out
+
+
+class HistoryBuffer:
+    """Stands for mmengine's; what matters is its name in the file."""
+
+    def __init__(self) -> None:
+        self.history = np.arange(3.0)
+        self.methods = {"mean": getattr}
+
+
+def test_checkpoints_of_mmengines_runner_are_read_without_their_log(ours, tmp_path, monkeypatch):
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    monkeypatch.setitem(sys.modules, "mmengine", types.ModuleType("mmengine"))
+    monkeypatch.setitem(sys.modules, "mmengine.logging", types.ModuleType("mmengine.logging"))
+    monkeypatch.setitem(sys.modules, "mmengine.logging.history_buffer", module)
+    monkeypatch.setattr(module, "HistoryBuffer", HistoryBuffer, raising=False)
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    written = to_mmseg(ours)
+    hub = {"log_scalars": {"loss": HistoryBuffer()}, "runtime_info": {"epoch": np.int64(3)}}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({**written, "message_hub": hub, "optimizer": optimizer}, tmp_path / "iter_10.pth")
+    again = convert(read_checkpoint(tmp_path / "iter_10.pth"), "mmseg")
+    assert again.classes == ours.classes
+    assert torch.equal(again.head.classifier.weight, ours.head.classifier.weight)
+
+
+def test_messages_about_files_hold_no_escapes(tmp_path):
+    torch.save({"state_dict": Payload()}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="it holds a Python object") as caught:
+        read_checkpoint(tmp_path / "bad.pth")
+    assert str(caught.value).isprintable()
+
+
+def test_what_mmsegmentation_lacks_is_not_written():
+    options = {"channels": 8, "key_channels": 4, "value_channels": 4, "auxiliary": False}
+    small = {"channels": (8, 16, 32, 64), "stem_type": "deep", "stem_width": 4}
+    for wrong in (
+        {"sampling": "pyramid_max"},
+        {"normalisation": "rescale"},
+        {"scaled": False},
+        {"max_pool_ceil": True},
+        {"dilated_blocks": "all", "dilate_second": True},
+        {"fuse": (3, 4)},
+        {"block_dropout": 0.1},
+    ):
+        model = create_model(
+            "ann", "resnet18", num_classes=2, wiring="mmseg", backbone_options=small, **options, **wrong
+        )
+        with pytest.raises(ValueError, match=[*wrong][-1]):
+            to_mmseg(model)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"align_corners": True, "anchor_sizes": (1, 2, 4)},
+        {"multi_grid": (1, 2), "output_stride": 16},
+        {"output_stride": 32, "norm_eps": 1e-3},
+        {"dilated_blocks": "all", "auxiliary": False},
+    ],
+)
+def test_options_come_back(given, tmp_path):
+    torch.manual_seed(0)
+    options = {"channels": 8, "key_channels": 4, "value_channels": 4, **given}
+    small = {"channels": (8, 16, 32, 64)}
+    model = create_model("ann", "resnet18", num_classes=2, wiring="mmseg", backbone_options=small, **options).eval()
+    torch.save(to_mmseg(model), tmp_path / "ann.pth")
+    again = convert(read_checkpoint(tmp_path / "ann.pth"), "mmseg")
+    images = torch.rand(1, 3, 65, 49)
+    assert torch.equal(again(images)["out"], model(images)["out"])
+    assert again.config is not None
+    assert model.config is not None
+    assert again.config.flat() | {"anchor_sizes": None} == model.config.flat() | {"anchor_sizes": None}
+
+
+def test_a_tensor_larger_than_its_file_is_refused(ours, tmp_path):
+    state = to_mmseg(ours)["state_dict"]
+    state["decode_head.bottleneck.conv.weight"] = torch.ones(1).expand(100_000, 100_000, 3, 3)
+    torch.save(state, tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"decode_head\.bottleneck\.conv\.weight .* more than the file holds"):
+        read_checkpoint(tmp_path / "wide.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,8 +40,10 @@ def convert(own: Convert, given: Given) -> None:
     """Turn a checkpoint of another project into a model of this one, or a model into such a checkpoint.
 
     With --source, SOURCE_FILE is a checkpoint (.pth, .pt, .ckpt or .safetensors) and --out the folder of the new model.
-    The network, its widths and the number of classes are found out; the class names, too, where the checkpoint has
-    them. With --to, it is a model folder and --out the .pth file to write: ann in the mmseg wiring only.
+    The network is built as mmsegmentation's config in the checkpoint says, and what our networks lack is refused by
+    name; where there is no config, shapes decide, and what they cannot tell is assumed and said. Class names come from
+    the checkpoint where it has them. With --to, it is a model folder and --out the .pth file to write, beside which a
+    .py of the same name holds mmsegmentation's config: models in the mmseg wiring whose head is known there.
 
     Examples:
         nonlocalseg convert ann_r50-d8_512x1024.pth --source mmseg --out models/ann-cityscapes
@@ -55,6 +58,7 @@ def convert(own: Convert, given: Given) -> None:
 
 def _take(own: Convert, source: str) -> None:
     from nonlocalseg.conversion.checkpoints import convert
+    from nonlocalseg.conversion.described import Assumed
     from nonlocalseg.conversion.reading import read_checkpoint
     from nonlocalseg.models.cost import parameter_count
 
@@ -62,7 +66,12 @@ def _take(own: Convert, source: str) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"--out: {folder} is not empty; choose another folder")
     classes, palette = _names(own.classes_file) if own.classes_file is not None else (None, None)
-    model = convert(read_checkpoint(own.source_file), source, classes, palette, own.align_corners)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Assumed)
+        model = convert(read_checkpoint(own.source_file), source, classes, palette, own.align_corners)
+    for note in caught:
+        if issubclass(note.category, Assumed):
+            output().print(f"note: {note.message}", markup=False)
     model.save_pretrained(folder)
     assert model.config is not None
     output().print(
@@ -75,17 +84,21 @@ def _give(model: str, out: str) -> None:
     import torch
 
     from nonlocalseg.conversion.mmseg_writing import to_mmseg
-    from nonlocalseg.files import writing
+    from nonlocalseg.files import write_text, writing
     from nonlocalseg.models.hub import from_pretrained
 
     path = Path(out).expanduser()
     if path.suffix not in (".pth", ".pt"):
         raise ValueError(f"--out: {out} is not the name of a checkpoint; let it end in .pth")
     check_folder(path.parent)
-    content = to_mmseg(from_pretrained(model))
+    content, config = to_mmseg(from_pretrained(model)), path.with_suffix(".py")
+    text = str(content["meta"]["cfg"])
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        raise ValueError(f"--out: {config}, where the config would stand, exists already; choose another name")
+    write_text(config, text)
     with writing(path) as temporary:
         torch.save(content, temporary)
-    output().print(f"written {path} for mmsegmentation")
+    output().print(f"written {path} for mmsegmentation, and its config {config}")
 
 
 def _names(path: str) -> tuple[tuple[str, ...], tuple[Colour, ...] | None]:

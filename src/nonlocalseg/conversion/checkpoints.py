@@ -13,7 +13,7 @@ from torch import Tensor
 from nonlocalseg.choices import pick
 from nonlocalseg.conversion import official
 from nonlocalseg.conversion.config_text import parse
-from nonlocalseg.conversion.described import Described
+from nonlocalseg.conversion.described import Assumed, Described
 from nonlocalseg.conversion.key_maps import Table, renamed
 from nonlocalseg.conversion.mmseg_config import from_mmseg_config, guessed_config
 from nonlocalseg.conversion.reading import unwrap
@@ -38,8 +38,8 @@ def convert(
     """A Segmenter from another project's checkpoint: a state dict, or a dict that holds one; in evaluation mode.
 
     `source` is one of `SOURCES`. The network of an mmsegmentation checkpoint is built as the config in it says, or as
-    `config`, of the form that `config_text.parse` reads; where there is none the shapes decide, and a warning names what
-    was assumed. Names and colours come from the checkpoint's meta data where it has them, else from the arguments.
+    `config`, of the form that `config_text.parse` reads; where there is none the shapes decide, and the warning `Assumed` says
+    what was assumed. Names and colours come from the checkpoint's meta data where it has them, else from the arguments.
     `align_corners` defaults to the source's: the config's, else False; True for the official codes. Raises `ValueError`
     naming the field of the config that our networks lack, or the first keys that do not fit.
     """
@@ -72,7 +72,7 @@ def convert(
     mapped |= {"mean": torch.tensor(found.mean).view(1, 3, 1, 1), "std": torch.tensor(found.std).view(1, 3, 1, 1)}
     load_weights(model, mapped, f"the {source} checkpoint")
     for note in found.notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, Assumed, stacklevel=2)
     return model.eval()
 
 

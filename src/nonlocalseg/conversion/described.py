@@ -1,4 +1,4 @@
-"""`Described`: what another project's network is in our terms."""
+"""`Described`: what another project's network is in our terms; `Assumed`: what was assumed on the way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from nonlocalseg.conversion.key_maps import Table
 
 Triple = tuple[float, float, float]
+
+
+class Assumed(UserWarning):
+    """What a conversion assumed, or left out."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nonlocalseg.conversion.config_text import write
 from nonlocalseg.conversion.key_maps import renamed_back
 from nonlocalseg.conversion.mmseg_config import from_mmseg_config, meanings, to_mmseg_config
@@ -12,7 +14,7 @@ from nonlocalseg.models.segmenter import Segmenter
 _PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}]
 
 
-def to_mmseg(model: Segmenter) -> dict[str, object]:
+def to_mmseg(model: Segmenter) -> dict[str, Any]:
     """A checkpoint as mmsegmentation writes them: `{"state_dict", "meta"}`, with the config's text in meta["cfg"].
 
     Raises `ValueError` for a model that mmsegmentation cannot build, naming the option it lacks: what is written and

@@ -36,6 +36,7 @@ INERT_NAMES = (
     *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in _NUMPY),
     *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
     "_codecs.encode",
+    "builtins.getattr",
 )
 
 
@@ -57,6 +58,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
         raise ValueError(f"{path} is no readable checkpoint of tensors ({_reason(error)})") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+    _check_sizes(content, path)
     return {str(name): item for name, item in content.items()}
 
 
@@ -79,6 +81,15 @@ def unwrap(checkpoint: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[st
             "the checkpoint holds no tensors: expected a state dict, or a dict with one under 'state_dict'"
         )
     return state, dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _check_sizes(content: Mapping[object, object], path: Path) -> None:
+    """ValueError where a tensor repeats few numbers, so that the network it asks for has no bound."""
+    for name, item in content.items():
+        if isinstance(item, Mapping):
+            _check_sizes(item, path)
+        elif isinstance(item, Tensor) and item.numel() * item.element_size() > item.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} is {list(item.shape)}, more than the file holds: it is no checkpoint")
 
 
 def _reason(error: Exception) -> str:

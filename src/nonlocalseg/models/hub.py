@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nonlocalseg.labels import LabelMap, Palette, default_palette
+from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
 from nonlocalseg.models.segmenter import Segmenter
@@ -39,11 +41,31 @@ def from_pretrained(
         colours = default_palette(len(classes)) if palette is None else palette
         drawn = [tuple(colour) for colour in colours]
         config = changed(config, {"classes": tuple(classes), "palette": drawn, "label_map": label_map})
+    state, fresh = read_own_weights(folder), classes is not None
+    _check_before_building(config, state, folder / WEIGHTS, fresh)
     model = build(config)
     if config.folded:
         fold_in_place(model.eval())
-    load_weights(model, read_own_weights(folder), folder / WEIGHTS, fresh_classifiers=classes is not None)
+    load_weights(model, state, folder / WEIGHTS, fresh_classifiers=fresh)
     return model.eval()
+
+
+def _check_before_building(config: ModelConfig, state: Mapping[str, Tensor], source: object, fresh: bool) -> None:
+    """ValueError where `state` does not fit `config`, found before the network takes memory."""
+    try:
+        with torch.device("meta"):
+            model = build(config)
+    except NotImplementedError:  # some networks compute with their weights as they are made
+        return
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond any memory
+        raise ValueError(f"{source} does not fit its config ({str(error).splitlines()[0]})") from None
+    if not config.folded:
+        _fitting(model, state, source, fresh)
+        return
+    # What folding leaves shows only once a network has run; it is never more than there was.
+    wanted, found = (sum(item.numel() for item in part.values()) for part in (model.state_dict(), state))
+    if wanted > 2 * found + 10_000_000:
+        raise ValueError(f"{source} does not fit its config ({wanted} numbers instead of {found})")
 
 
 def push_to_hub(
@@ -99,11 +121,17 @@ result = nls.predict(model, "photo.jpg")  # result.mask: class indices at the ph
 
 def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fresh_classifiers: bool = False) -> None:
     """Load `state` strictly; with `fresh_classifiers` the classifiers keep their new values. `source` names the file."""
+    model.load_state_dict(_fitting(model, state, source, fresh_classifiers))
+
+
+def _fitting(
+    model: Segmenter, state: Mapping[str, Tensor], source: object, fresh_classifiers: bool
+) -> Mapping[str, Tensor]:
+    """What `model` is to load; ValueError where it does not fit."""
     expected = model.state_dict()
     if fresh_classifiers:
-        prefixes = model.classifiers
-        own = {name: value for name, value in expected.items() if name.startswith(prefixes)}
-        state = {name: value for name, value in state.items() if not name.startswith(prefixes)} | own
+        own = {name: item for name, item in expected.items() if name.startswith(model.classifiers)}
+        state = {name: item for name, item in state.items() if not name.startswith(model.classifiers)} | own
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     wrong = [name for name in sorted(expected.keys() & state.keys()) if expected[name].shape != state[name].shape]
     if missing or extra or wrong:
@@ -111,7 +139,7 @@ def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fre
         parts = [("missing", missing), ("unknown", extra), ("wrong shape", shapes)]
         reasons = "; ".join(f"{what}: {', '.join(names[:3])}" for what, names in parts if names)
         raise ValueError(f"{source} does not fit its config ({reasons})")
-    model.load_state_dict(state)
+    return state
 
 
 def _folder(source: str | Path) -> Path:
