@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import pytest
 
+from nonlocalseg.cli import main
 from nonlocalseg.data.catalog import DATASETS
 from nonlocalseg.data.pascal_context import CLASSES, PALETTE
 from nonlocalseg.data.tables import colours, distinct, names, numbers
@@ -28,6 +32,17 @@ def test_catalogue(data: str) -> None:
     kind = DATASETS[data]
     assert len(set(kind.classes)) == len(kind.classes) == len(kind.palette) == len(set(kind.palette))
     assert all(part in kind.splits for part in kind.expected_counts)
+
+
+@pytest.mark.parametrize("data", DATASETS)
+def test_a_palette_that_is_not_the_published_one_is_said(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`list datasets --data NAME` says it where `distinct` moved a colour."""
+    assert main(["list", "datasets", "--data", data]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    moved = hasattr(sys.modules[DATASETS[data].__module__], "distinct")
+    assert moved == bool(
+        re.search(r"In the (published|usual) palette .* has the colour|have the colour of another", shown)
+    )
 
 
 def test_pascal_context_tables() -> None:

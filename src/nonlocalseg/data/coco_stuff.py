@@ -31,7 +31,6 @@ CLASSES = names("""
     wall-brick, wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops,
     window-blind, window-other, wood
 """)
-# The published palette gives nine classes the colour of another one (bicycle that of person); here they are moved.
 PALETTE = distinct(
     colours("""
     00c040 00c040 004060 80c0c0 004040 00c0e0 00c0c0 80c040 00c060 80c040 8020c0 0000e0 000040 00a0c0 800060 8000c0
@@ -82,6 +81,8 @@ class COCOStuff10K(SegmentationDataset):
 
         version 1.1   182 names, `S` from 0 to 182, 0 is unlabelled: COCO's own ids
         version 1.0   172 names, `S` from 1 to 172, 1 is unlabelled: the ids without the 11 that never occur
+
+    In the published palette nine classes have the colour of another one (bicycle that of person); here each has its own.
     """
 
     classes = CLASSES
@@ -103,6 +104,8 @@ class COCOStuff164K(SegmentationDataset):
     `annotations/{train2017,val2017}/NAME.png` (or in `stuffthingmaps/` or `stuffthingmaps_trainval2017/`).
 
     Their values are COCO's ids minus one, 0..181, and 255 for unlabelled.
+
+    In the published palette nine classes have the colour of another one (bicycle that of person); here each has its own.
     """
 
     classes = CLASSES
