@@ -46,6 +46,7 @@ def convert(
     pick("source", source, SOURCES)
     state, meta = unwrap(checkpoint)
     state = {key: value for key, value in state.items() if not key.startswith(_UNUSED)}
+    state = state if source == "mmseg" else official.two_dimensional(state)
     found = described(state, meta, config) if source == "mmseg" else official.described(state, source)
     if not found.options["auxiliary"]:
         state = {key: value for key, value in state.items() if not key.startswith("auxiliary_head.")}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from nonlocalseg.conversion.key_maps import Table, modules
 from nonlocalseg.conversion.mmseg_heads import CONV_MODULE, aspp_rates, aspp_rates_back
-from nonlocalseg.conversion.rules import HeadRule, Values, computed, same, tupled, usual
+from nonlocalseg.conversion.rules import HeadRule, Values, computed, fixed, same, tupled, usual
 
 
 def separable(source: str, ours: str) -> Table:
@@ -147,4 +148,97 @@ DMNET = HeadRule(
     assumed={"filter_sizes": (1, 3, 5, 7)},
 )
 
-RULES: tuple[HeadRule, ...] = (DEEPLABV3PLUS, UPERNET, APCNET, DMNET)
+APC = HeadRule(
+    theirs="APCHead",
+    model="apc",
+    evidence="acm_modules.0.gla.weight",
+    keys={
+        **modules(
+            {
+                f"acm_modules.#.{theirs}": f"contexts.#.{ours}"
+                for theirs, ours in {
+                    "pooled_redu_conv": "reduce_cells",
+                    "input_redu_conv": "reduce",
+                    "global_info": "info",
+                    "residual_conv": "residual",
+                    "fusion_conv": "fusion",
+                }.items()
+            },
+            *CONV_MODULE,
+        ),
+        "acm_modules.#.gla": "contexts.#.affinity",
+        **modules({"bottleneck": "bottleneck"}, *CONV_MODULE),
+    },
+    fields=(
+        *usual(),
+        same("pool_scales", "pool_scales", default=(1, 2, 3, 6)),
+        same("fusion", "fusion", default=True),
+    ),
+    shapes=lambda s: {
+        "fusion": "acm_modules.0.fusion_conv.conv.weight" in s,
+        "pool_scales": tuple(
+            math.isqrt(s.width(f"acm_modules.{n}.gla.weight")) for n in range(s.count("acm_modules."))
+        ),
+    },
+)
+DM = HeadRule(
+    theirs="DMHead",
+    model="dm",
+    evidence="dcm_modules.0.filter_gen_conv.weight",
+    keys={
+        **modules(
+            {
+                "dcm_modules.#.input_redu_conv": "filters.#.reduce",
+                "dcm_modules.#.fusion_conv": "filters.#.fusion",
+                "bottleneck": "bottleneck",
+            },
+            *CONV_MODULE,
+        ),
+        "dcm_modules.#.filter_gen_conv": "filters.#.filters",
+        "dcm_modules.#.norm": "filters.#.norm",
+    },
+    fields=(
+        *usual(),
+        same("filter_sizes", "filter_sizes", default=(1, 3, 5, 7)),
+        same("fusion", "fusion", default=False),
+    ),
+    shapes=lambda s: {"fusion": "dcm_modules.0.fusion_conv.conv.weight" in s},
+    assumed={"filter_sizes": (1, 3, 5, 7)},
+)
+OCR = HeadRule(
+    theirs="OCRHead",
+    model="ocr",
+    evidence="1.object_context_block.bottleneck.conv.weight",
+    keys={
+        **modules(
+            {
+                "0.convs.0": "coarse.convs.0",
+                "1.bottleneck": "reduce",
+                **{f"1.object_context_block.{part}_project.#": f"attention.{part}.#" for part in ("query", "key")},
+                "1.object_context_block.value_project": "attention.value",
+                "1.object_context_block.out_project": "attention.out",
+                "1.object_context_block.bottleneck": "join",
+            },
+            *CONV_MODULE,
+        ),
+        "0.conv_seg": "coarse.classifier",
+        "1.conv_seg": "classifier",
+    },
+    fields=(
+        *usual(),
+        same("ocr_channels", "key_channels"),
+        fixed("scale", 1, why="it cannot run there either"),
+    ),
+    stages=(5,),
+    shapes=lambda s: {"ocr_channels": s.width("1.object_context_block.value_project.conv.weight")},
+    coarse=(
+        same("channels", "coarse_channels"),
+        fixed("num_convs", 1, default=2, why="only one convolution can be converted"),
+        fixed("concat_input", False, default=True, why="its input cannot be joined to the result"),
+        fixed("kernel_size", 3, why="only 3x3 convolutions can be converted"),
+        fixed("dilation", 1, why="its convolution is not dilated"),
+        same("dropout_ratio", "coarse_dropout", default=0.1),
+    ),
+)
+
+RULES: tuple[HeadRule, ...] = (DEEPLABV3PLUS, UPERNET, APC, DM, OCR)

@@ -74,12 +74,47 @@ GALD_PSP: Table = {
     "head.1": "head.classifier",
 }
 
+_GRAPHS = "head.dualgcn"
+GALD_DGC: Table = {
+    **GALD_SHARED,
+    **DEEP_STEM,
+    "dsn.3": "auxiliary.classifier",  # its auxiliary head has no ReLU; ours, in further training, does
+    **modules(
+        {
+            "head.conva": "head.reduce",
+            "head.convb": "head.refine",
+            "head.bottleneck": "head.combine",
+            f"{_GRAPHS}.final": "head.graphs.join",
+            f"{_GRAPHS}.gcn_local_attention.out": "head.graphs.coordinates.out",
+        },
+        ".0",
+        ".1",
+    ),
+    "head.bottleneck.3": "head.classifier",
+    **{
+        f"{_GRAPHS}.local.{2 * n + place}": f"head.graphs.down.{n}.{part}"
+        for n in range(3)
+        for place, part in enumerate(("conv", "norm"))
+    },
+    **{
+        f"{_GRAPHS}.gcn_local_attention.node_{name[0]}": f"head.graphs.coordinates.{name}"
+        for name in ("query", "key", "value")
+    },
+    **conv_norm(f"{_GRAPHS}.gcn_local_attention", "head.graphs.coordinates.update", ".conv_wg", ".bn_wg"),
+    **conv_norm(_GRAPHS, "head.graphs.features.states", ".phi", ".bn_phi"),
+    **conv_norm(_GRAPHS, "head.graphs.features.nodes", ".theta", ".bn_theta"),
+    **conv_norm(_GRAPHS, "head.graphs.features.adjacency", ".conv_adj", ".bn_adj"),
+    **conv_norm(_GRAPHS, "head.graphs.features.update", ".conv_wg", ".bn_wg"),
+    **conv_norm(_GRAPHS, "head.graphs.features.out", ".conv3", ".bn3"),
+}
+
 # A key that tells the head, for every source: (key, model, table).
 OFFICIAL: dict[str, tuple[tuple[str, str, Table], ...]] = {
     "ann-official": (("fusion.stages.0.f_key.0.weight", "ann", ANN_OFFICIAL),),
     "gald-official": (
         ("head.a2block.long_relation.t.weight", "galdv1", GALD_OFFICIAL),
         ("head.0.bottleneck.0.weight", "psp", GALD_PSP),
+        (f"{_GRAPHS}.phi.weight", "dgc", GALD_DGC),
     ),
 }
 
@@ -88,6 +123,11 @@ _MEANS = {
     "ann-official": (122.7717, 115.9465, 102.9801),
     "gald-official": (122.67891434, 116.66876762, 104.00698793),
 }
+
+
+def two_dimensional(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights, those of DualSeg's one-dimensional convolutions as our 1x1 ones have them."""
+    return {key: value[..., None] if value.ndim == 3 else value for key, value in state.items()}
 
 
 def described(state: Mapping[str, Tensor], source: str) -> Described:
@@ -122,11 +162,13 @@ def _options(shapes: Shapes, model: str, source: str) -> dict[str, object]:
         options["value_channels"] = shapes.width("head.context.branches.0.value.conv.weight")
     if model == "galdv1":
         options["key_channels"] = shapes.width("head.aggregate.block.t.weight")
-    widest = {"ann": "head.between", "psp": "head.aggregate.bottleneck", "galdv1": "head.reduce"}[model]
-    options["channels"] = shapes.width(f"{widest}.conv.weight")
+    reduced = {"ann": "head.between", "psp": "head.aggregate.bottleneck"}.get(model, "head.reduce")
+    options["channels"] = shapes.width(f"{reduced}.conv.weight")
+    if model == "dgc":
+        options["feature_ratio"] = options["channels"] // shapes.width("head.graphs.features.nodes.conv.weight")
     if source == "gald-official":
-        # Every block of stages 4 and 5 is dilated; GALDNet adds a multi-grid of (1, 2, 4), its PSPNet has none.
-        options |= {"dilated_blocks": "all"} | ({"multi_grid": (1, 2, 4)} if model == "galdv1" else {})
+        # Every block of stages 4 and 5 is dilated; GALDNet and DualSeg add a multi-grid of (1, 2, 4), its PSPNet has none.
+        options |= {"dilated_blocks": "all"} | ({} if model == "psp" else {"multi_grid": (1, 2, 4)})
     return options
 
 

@@ -26,8 +26,10 @@ class OCROptions(HeadOptions):
     "Channels of the 3x3 convolution behind which stage 4 is scored."
     coarse_weight: NotNegative = 0.4
     "Weight of the loss of the coarse scores."
+    coarse_dropout: NotNegative = 0.05
+    "Dropout before the coarse scores."
     dropout: NotNegative = 0.05
-    "Dropout before both classifiers."
+    "Dropout before the classifier."
 
 
 class OCRHead(Head[OCROptions]):
@@ -44,7 +46,7 @@ class OCRHead(Head[OCROptions]):
         super().__init__()
         width, coarse = options.channels, options.coarse_channels
         scored = nn.Conv2d(coarse, num_classes, 1)
-        self.coarse = FCNHead([ConvNormAct(channels[4], coarse, 3)], scored, dropout=options.dropout, stage=4)
+        self.coarse = FCNHead([ConvNormAct(channels[4], coarse, 3)], scored, dropout=options.coarse_dropout, stage=4)
         self.loss_weights = {"coarse": options.coarse_weight}
         self.reduce = ConvNormAct(channels[5], width, 3)
         self.attention = ObjectAttention(width, options.key_channels)

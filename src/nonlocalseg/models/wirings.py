@@ -61,7 +61,7 @@ MODEL_WIRINGS: dict[tuple[Wiring, str], Mapping[str, Any]] = {
     ("mmseg", "deeplabv3plus"): {"channels": 512, "aspp_kernel_size": 3},
     # OCRNet's coarse scores take the place of the auxiliary head.
     **{(wiring, "ocr"): {"auxiliary": False} for wiring in WIRINGS},
-    ("mmseg", "ocr"): {"auxiliary": False, "coarse_channels": 256, "dropout": 0.1},
+    ("mmseg", "ocr"): {"auxiliary": False, "coarse_channels": 256, "coarse_dropout": 0.1, "dropout": 0.1},
 }
 
 
