@@ -24,6 +24,7 @@ LEAVES = (
     "view",
     "runtime",
     "files",
+    "progress",
     "images",
     "blocks",
     "mining",
@@ -32,7 +33,7 @@ LEAVES = (
     "boundaries",
     "drawing",
 )
-EVERYBODY = {"choices", "labels", "values", "view", "runtime", "files"}
+EVERYBODY = {"choices", "labels", "values", "view", "runtime", "files", "progress"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
 EVALUATION = {"inference", "data", *MODELS, "metrics", "boundaries", "drawing", "images"}

@@ -151,7 +151,7 @@ write_image("images/test/0.png", pixels)
 write_mask("masks/test/0.png", np.zeros((48, 64), np.uint8))
 Path("classes.yaml").write_text("masks: {0: a, 1: b, 2: c}")
 scores = nls.evaluate(model, data="folder", root=".", split="test", vertical_flip=True, workers=0, progress=False)
-assert scores.settings["vertical_flip"] is True
+assert scores.settings.view.vertical_flip is True
 assert nls.View(vertical_flip=True).words() == ["whole images", "one scale", "upside down as well"]
 """,
     )

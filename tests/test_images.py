@@ -176,26 +176,6 @@ def test_writing_refuses_what_it_would_change(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_find_images(tmp_path: Path) -> None:
-    for name in ("b.png", "a.jpg", "deep/er/c.TIF", ".hidden.png", "notes.txt", "odd[1].png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def names(*paths: str) -> list[str]:
-        return [path.relative_to(tmp_path).as_posix() for path in images.find_images([tmp_path / p for p in paths])]
-
-    assert names(".") == ["a.jpg", "b.png", "deep/er/c.TIF", "odd[1].png"]
-    assert names("*.png") == ["b.png", "odd[1].png"]
-    assert names("odd[1].png", "b.png", "*.png") == ["odd[1].png", "b.png"]
-    assert names("**/*.TIF") == ["deep/er/c.TIF"]
-    assert names("de*") == ["deep/er/c.TIF"]
-    with pytest.raises(FileNotFoundError, match=r"\*.webp"):
-        names("*.webp")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: no images here"):
-        names("empty")
-
-
 def test_only_images_are_opened_whatever_a_file_is_called(tmp_path):
     """PostScript would start Ghostscript, and a pipe would wait for ever."""
     (tmp_path / "photo.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
@@ -211,7 +191,7 @@ def test_heic_and_avif(tmp_path, monkeypatch):
     picture[:, 24:] = (200, 40, 40)
     Image.fromarray(picture).save(tmp_path / "a.avif", quality=90)
     pillow_heif.from_pillow(Image.fromarray(picture)).save(tmp_path / "b.HEIC", quality=90)
-    for path in images.find_images([tmp_path]):
+    for path in images.images_below(tmp_path):
         assert np.abs(images.read_image(path).astype(int) - picture).mean() < 3
     (tmp_path / "c.heic").write_bytes(b"%!PS-Adobe-3.0")
     with pytest.raises(ValueError, match=r"c\.heic: not an image"):

@@ -56,8 +56,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> Path:
     """Write `rows`, at least one and all of the same names, as CSV with a header to `path`, whole or not at all."""
+    return write_table(path, list(rows[0]), rows)
+
+
+def write_table(path: str | Path, names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write `rows`, perhaps none, of these names as CSV with a header to `path`, whole or not at all."""
     with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
     return Path(path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,24 +148,6 @@ def _made_by(maker: str | None) -> PngInfo | None:
     note = PngInfo()
     note.add_text(_MAKER, maker)
     return note
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as they are, folders searched through, glob patterns (`**` too) expanded; sorted within each, no doubles.
-
-    Raises `FileNotFoundError` for a path or pattern that matches nothing and `ValueError` for a folder without images.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given).expanduser()
-        matches = [path] if path.exists() else sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-        if not matches:
-            raise FileNotFoundError(f"{given}: no such file, folder or pattern match")
-        images = [image for match in matches for image in (images_below(match) if match.is_dir() else [match])]
-        if not images:
-            raise ValueError(f"{given}: no images here; expected one of {' '.join(sorted(SUFFIXES))}")
-        found.update(dict.fromkeys(images))
-    return list(found)
 
 
 def images_below(folder: Path) -> list[Path]:

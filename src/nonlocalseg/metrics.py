@@ -55,6 +55,9 @@ class Scores:
 
     confusion: Tensor
 
+    def __repr__(self) -> str:
+        return f"Scores(mIoU {100 * self.mean_iou:.2f} % of {self.num_classes} classes)"
+
     @property
     def true_positives(self) -> Tensor:
         return self.confusion.diagonal()[: self.num_classes]

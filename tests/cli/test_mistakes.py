@@ -20,7 +20,7 @@ from nonlocalseg.models.creation import create_model
         ("trian", "did you mean 'train'?"),
         ("predict m p --outt x", "unknown option of nonlocalseg predict '--outt': did you mean '--out'?"),
         ("predict m p --out x --mode slid", "--mode: 'slid' is unknown; did you mean 'slide'?"),
-        ("predict m", "PATHS and --out missing"),
+        ("predict m", "PATHS missing"),
         ("predict m . --out x --crop abc", "--crop: 'abc' is not a whole number"),
         ("predict m . --out x --crop 1 2 3", "--crop: 1 2 3 is 3 values"),
         ("train --rate fast", "--rate: 'fast' is not a number"),
@@ -155,9 +155,16 @@ def test_unwritable_output(mistake, data, trained, tmp_path):
         (("--device", "gpu"), "--device: 'gpu' is unknown"),
         (("--device", "cuda:99"), "there is no cuda:99 here"),
         (("--accumulate-on", "cuda:99"), "there is no cuda:99 here"),
-        (("--mode", "slide"), "mode slide needs the size of its windows"),
+        (("--setting", "gald-hole"), "did you mean 'gald-whole'"),
+        (("--setting", "gald-whole", "--flip"), "--setting gald-whole fixes --flip: give one of the two"),
         (("--scales", "0"), "scales"),
     ],
 )
 def test_options_of_predict_are_checked_first(mistake, data, tmp_path, more, said):
     assert said in mistake("predict", "no-model", data, "--out", tmp_path / "out", *more)
+
+
+def test_a_view_is_checked_with_that_of_the_model(mistake, data, trained, tmp_path):
+    words = ["predict", trained[1], data, "--out", tmp_path / "out", "--mode", "slide"]
+    assert "mode slide needs the size of its windows" in mistake(*words)
+    assert not (tmp_path / "out").exists()

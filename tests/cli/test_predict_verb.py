@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_runs import CLASSES, files_in
 
 import nonlocalseg as nls
-from nonlocalseg import images
+from nonlocalseg import images, progress
 from nonlocalseg.cli import main
-from nonlocalseg.cli.prediction import named_images
+from nonlocalseg.inference import predictor
+from nonlocalseg.inference.photographs import find_photographs
 from nonlocalseg.view import View
 
 
@@ -27,24 +32,38 @@ def test_predict_every_kind_of_file(capsys, trained, tmp_path):
     exif[274] = 6
     turned.save(source / "turned.jpg", exif=exif)
     (source / "broken.png").write_bytes(b"\x89PNG nothing")
+    (source / "notes.txt").write_text("nothing")
 
     assert main(["predict", str(trained[1]), str(source), "--out", str(out), "--probabilities"]) == 1
 
     shown = capsys.readouterr()
-    assert len(shown.err.splitlines()) == 1
-    assert "broken.png" in shown.err
+    first, second = shown.err.splitlines()
+    assert first == f"left out, no images by their names: {source / 'notes.txt'}"
+    assert second.startswith("error: ")
+    assert "broken.png" in second
     assert "6 of 7 images" in shown.out
-    names = {"plain", "grey", "alpha", "deep/cmyk", "deep/er/sixteen", "turned"}
+    names = {"plain.jpg", "grey.png", "alpha.png", "deep/cmyk.jpg", "deep/er/sixteen.png", "turned.jpg"}
     expected = {f"{kind}/{name}.png" for kind in ("index", "colour", "overlay") for name in names}
-    assert set(files_in(out)) == expected | {f"probabilities/{name}.npz" for name in names}
-    assert Image.open(out / "index/turned.png").size == (48, 64)
+    tables = {"areas.csv", "skipped.csv"}
+    assert set(files_in(out)) == expected | {f"probabilities/{name}.npz" for name in names} | tables
+    with (out / "areas.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["image"] for row in rows} == names
+    for name in names:
+        own = [row for row in rows if row["image"] == name]
+        assert sum(int(row["pixels"]) for row in own) == 48 * 64
+        assert sum(float(row["share"]) for row in own) == pytest.approx(1)
+        assert {row["class"] for row in own} <= set(CLASSES)
+    with (out / "skipped.csv").open() as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [str(source / "broken.png")]
+    assert Image.open(out / "index/turned.jpg.png").size == (48, 64)
     mask = nls.predict(model, source / "deep/cmyk.jpg").mask.numpy()
-    index = Image.open(out / "index/deep/cmyk.png")
+    index = Image.open(out / "index/deep/cmyk.jpg.png")
     assert index.mode == "P"
     assert np.array_equal(np.array(index), mask)
-    assert np.array_equal(np.array(index.convert("RGB")), images.read_image(out / "colour/deep/cmyk.png"))
-    assert images.read_image(out / "overlay/plain.png").shape[1] > 64  # with its legend
-    with np.load(out / "probabilities/deep/cmyk.npz") as stored:
+    assert np.array_equal(np.array(index.convert("RGB")), images.read_image(out / "colour/deep/cmyk.jpg.png"))
+    assert images.read_image(out / "overlay/plain.jpg.png").shape == (48, 64, 3)
+    with np.load(out / "probabilities/deep/cmyk.jpg.npz") as stored:
         assert stored["classes"].tolist() == list(CLASSES)
         assert stored["probabilities"].dtype == np.float32
         assert np.array_equal(stored["probabilities"].argmax(0), mask)
@@ -61,7 +80,7 @@ def test_predict_passes_its_options_on(trained, tmp_path):
         photo,
         View(mode="slide", crop=(32, 48), stride=(0.5, 0.5), scales=(0.75, 1), flip=True, average="logits"),
     )
-    with np.load(tmp_path / "probabilities/1.npz") as stored:
+    with np.load(tmp_path / "probabilities/1.png.npz") as stored:
         assert np.allclose(stored["probabilities"], expected.probabilities.numpy(), atol=1e-6)
 
 
@@ -70,16 +89,103 @@ def test_too_small_photographs_are_reported_by_name(capsys, trained, tmp_path):
     images.write_image(tmp_path / "well.png", np.zeros((32, 32, 3), np.uint8))
     assert main(["predict", str(trained[1]), str(tmp_path / "*.png"), "--out", str(tmp_path / "out")]) == 1
     assert "small.png: images must be at least 16x16" in capsys.readouterr().err
-    assert (tmp_path / "out/index/well.png").is_file()
+    assert (tmp_path / "out/index/well.png.png").is_file()
 
 
-def test_outputs_never_share_a_name(tmp_path):
-    for name in ("a/x.jpg", "a/x.png", "b/x.png", "b/y.v2.png", "c/z.png"):
+def names_of(tmp_path, *paths: str) -> list[str]:
+    return list(find_photographs([str(tmp_path / path) for path in paths], tmp_path / "out").names.values())
+
+
+def test_names_depend_on_nothing_that_lies_beside(tmp_path):
+    for name in ("a/x.jpg", "a/deep/x.jpg", "b/x.png", "b/y.v2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         images.write_image(tmp_path / name, np.zeros((2, 2, 3), np.uint8))
-    names = named_images([str(tmp_path / "a"), str(tmp_path / "b/*.png"), str(tmp_path / "c/z.png")])
-    assert [name for name in names.values()] == ["a/x.jpg", "a/x.png", "b/x.png", "y.v2", "z"]
-    assert list(named_images([str(tmp_path / "b"), str(tmp_path / "c")]).values()) == ["x", "y.v2", "z"]
-    assert list(named_images([str(tmp_path / "*" / "y.*.png")]).values()) == ["b/y.v2"]
-    beside = [str(tmp_path / "c/../a/x.png"), str(tmp_path / "b/x.png")]
-    assert list(named_images(beside).values()) == ["a/x.png", "b/x.png"]
+    assert names_of(tmp_path, "a") == ["deep/x.jpg", "x.jpg"]
+    assert names_of(tmp_path, "a/x.jpg") == names_of(tmp_path, "a/*.jpg") == ["x.jpg"]
+    assert names_of(tmp_path, "b") == ["x.png", "y.v2.png"]
+    assert names_of(tmp_path, "*/y.*") == ["b/y.v2.png"]
+    assert names_of(tmp_path, "a", "b") == ["a/deep/x.jpg", "a/x.jpg", "b/x.png", "b/y.v2.png"]
+    assert names_of(tmp_path, "b/../a/x.jpg", "b/x.png", "b/x.png") == ["a/x.jpg", "b/x.png"]
+    images.write_image(tmp_path / "a/x.png", np.zeros((2, 2, 3), np.uint8))
+    assert names_of(tmp_path, "a") == ["deep/x.jpg", "x.jpg", "x.png"]
+    with pytest.raises(FileNotFoundError, match=r"\*\.webp: no such file, folder or pattern match"):
+        names_of(tmp_path, "*.webp")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no images here; expected one of .*\.avif"):
+        names_of(tmp_path, "empty")
+
+
+def test_earlier_pictures_are_never_labelled(capsys, trained, tmp_path, monkeypatch):
+    """With the default --out, in the folder of the photographs, and after the pictures have been moved."""
+    monkeypatch.chdir(tmp_path)
+    images.write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    assert main(["predict", str(trained[1]), "."]) == 0
+    (tmp_path / "predictions/overlay").rename(tmp_path / "kept")
+    before = set(files_in(tmp_path))
+    capsys.readouterr()
+    assert main(["predict", str(trained[1]), "."]) == 0
+    shown = capsys.readouterr()
+    told = "kept/a.png.png, predictions/colour/a.png.png, predictions/index/a.png.png"
+    assert shown.err == f"left out, pictures that an earlier prediction wrote: {told}\n"
+    assert "1 of 1 images labelled, in predictions" in shown.out
+    assert set(files_in(tmp_path)) == before | {"predictions/overlay/a.png.png"}
+    assert main(["predict", str(trained[1]), "kept"]) == 2
+    assert "only pictures that an earlier prediction wrote" in capsys.readouterr().err
+
+
+def test_errors_of_one_photograph_do_not_end_the_batch(capsys, trained, tmp_path, monkeypatch):
+    for name in "abcd":
+        images.write_image(tmp_path / f"in/{name}.png", np.full((32, 32, 3), ord(name), np.uint8))
+    plain = predictor.predict
+    errors = {
+        ord("a"): RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+        ord("b"): MemoryError(),
+        ord("c"): ZeroDivisionError("division by zero"),
+    }
+
+    def sometimes(network, image, *anything, **options):
+        if error := errors.get(int(images.read_image(image)[0, 0, 0])):
+            raise error
+        return plain(network, image, *anything, **options)
+
+    monkeypatch.setattr(predictor, "predict", sometimes)
+    assert main(["predict", str(trained[1]), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    for name, line in (("a", first), ("b", second)):
+        assert line.startswith(f"error: {tmp_path}/in/{name}.png: memory is full: ")
+        assert "--mode slide --crop N or --short-side N" in line
+    assert third.startswith(f"error: {tmp_path}/in/c.png: internal error: ZeroDivisionError")
+    with (tmp_path / "out/skipped.csv").open() as file:
+        assert [Path(row["image"]).name for row in csv.DictReader(file)] == ["a.png", "b.png", "c.png"]
+    assert (tmp_path / "out/index/d.png.png").is_file()
+    monkeypatch.undo()
+    assert main(["predict", str(trained[1]), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--legend"]) == 0
+    assert (tmp_path / "out/skipped.csv").read_text().split() == ["image,reason"]
+    assert images.read_image(tmp_path / "out/overlay/a.png.png").shape[1] > 32
+
+
+def test_far_larger_photographs_are_noted_once(capsys, trained, tmp_path):
+    for name, size in (("a", (96, 100)), ("b", (97, 120)), ("c", (97, 120))):
+        images.write_image(tmp_path / f"{name}.png", np.zeros((*size, 3), np.uint8))
+    words = ["predict", str(trained[1]), str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "note: b.png has 120x97 pixels, and the model was trained on crops of 64x48; --short-side 48"
+    )
+    assert main([*words, "--short-side", "48"]) == 0
+    assert "note" not in capsys.readouterr().err
+
+
+def test_progress_is_told_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    assert list(progress.track("abc", "reading")) == ["a", "b", "c"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("reading: 1 of 3, about ")
+    assert len(lines) == 3
+    assert list(progress.track(iter("ab"), "reading")) == ["a", "b"]
+    assert capsys.readouterr().err.splitlines() == ["reading: 1", "reading: 2"]
+    assert list(progress.track("abc", "reading", quiet=True)) == ["a", "b", "c"]
+    monkeypatch.setattr(progress, "PAUSE", 10.0)
+    assert list(progress.track("abc", "reading")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
+import random
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +22,9 @@ from nonlocalseg import images
 from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.data.synthetic import Synthetic
+from nonlocalseg.evaluation import scoring
 from nonlocalseg.evaluation.comparison import compare
-from nonlocalseg.evaluation.results import Evaluation
+from nonlocalseg.evaluation.results import Evaluation, fingerprint
 from nonlocalseg.evaluation.scoring import evaluate
 from nonlocalseg.models.creation import create_model
 from nonlocalseg.view import VIEWS, View
@@ -69,22 +75,25 @@ def test_perfect_and_imperfect_answers():
 
 def test_files(tmp_path):
     result = evaluate(Answer(wrong=1), out=tmp_path, **OPTIONS)
-    report = json.loads((tmp_path / "synthetic-val-whole.json").read_text())
+    stem = tmp_path / result.stem
+    report = json.loads(Path(f"{stem}.json").read_text())
     assert report["mean_iou"] == pytest.approx(result.scores.mean_iou)
-    assert report["settings"]["split"] == "val"
+    assert report["settings"]["source"]["split"] == "val"
     assert torch.equal(torch.tensor(report["confusion"]), result.confusion)
-    with (tmp_path / "synthetic-val-whole.csv").open() as file:
+    with Path(f"{stem}.csv").open() as file:
         rows = {row["class"]: row for row in csv.DictReader(file)}
     assert list(rows) == list(Synthetic.classes)
     assert float(rows["ground"]["iou"]) == 0
-    with (tmp_path / "synthetic-val-whole-images.csv").open() as file:
+    with Path(f"{stem}-images.csv").open() as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["val_00000", "val_00001", "val_00002"]
-    assert images.read_image(tmp_path / "synthetic-val-whole-confusion.png").std() > 1
+    assert images.read_image(f"{stem}-confusion.png").std() > 1
 
 
 def test_files_are_read_back(tmp_path):
     result = evaluate(Answer(wrong=1), out=tmp_path, boundary=True, **OPTIONS)
-    again = Evaluation.read(tmp_path / "synthetic-val-whole.json")
+    written = tmp_path / f"{result.stem}.json"
+    again = Evaluation.read(written)
+    assert again.settings == result.settings
     assert torch.equal(again.confusion, result.confusion)
     assert torch.equal(again.counts, result.counts)
     assert again.classes == result.classes
@@ -93,13 +102,12 @@ def test_files_are_read_back(tmp_path):
     assert again.stem == result.stem
     assert (again.boundary.radii, again.boundary.published) == (result.boundary.radii, result.boundary.published)
     np.testing.assert_array_equal(again.boundary.boundary_iou, result.boundary.boundary_iou)
-    written = tmp_path / "synthetic-val-whole.json"
     text = written.read_text()
     written.write_text("{}")
     with pytest.raises(ValueError, match="no evaluation"):
         Evaluation.read(written)
     written.write_text(text)
-    written.with_name("synthetic-val-whole-counts.npz").unlink()
+    written.with_name(f"{result.stem}-counts.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"counts\.npz is missing"):
         Evaluation.read(written)
 
@@ -158,7 +166,7 @@ def test_named_views(name):
     assert torch.equal(named.confusion, evaluate(Blur(), **options).confusion) == (
         not VIEWS[name].view.flip and VIEWS[name].view.short_side is None  # the scene is smaller than a window
     )
-    assert named.stem == f"synthetic-val-{name}"
+    assert named.stem.startswith(f"synthetic-val-{name}-")
 
 
 def test_a_named_view_stands_alone():
@@ -174,19 +182,10 @@ def test_values_and_options_are_the_same():
     quiet = {"progress": False, "workers": 0}
     ours = evaluate(Blur(), source, View(flip=True, scales=(0.5, 1.0)), scales=(1.5,), split="val", **quiet)
     assert torch.equal(ours.confusion, evaluate(Blur(), flip=True, scales=(1.5,), **OPTIONS).confusion)
-    assert ours.settings == {
-        "model": "Blur",
-        "data": "synthetic",
-        "split": "val",
-        "mode": "whole",
-        "crop": None,
-        "stride": None,
-        "scales": [1.5],
-        "flip": True,
-        "average": "probabilities",
-        "short_side": None,
-        "precision": "32",
-    }
+    settings = ours.settings
+    assert settings.source == replace(source, split="val")
+    assert settings.view == View(flip=True, scales=(1.5,))
+    assert (settings.model, settings.setting, settings.precision, settings.fast) == ("Blur", None, "32", ())
 
 
 def test_measuring_needs_neither_lightning_nor_matplotlib():
@@ -217,7 +216,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
         assert torch.equal(confusion, alone.confusion)
         assert torch.equal(counts, alone.counts)
         assert rows == alone.images
-    written = Evaluation.read(tmp_path / "synthetic-val-whole.json")
+    written = Evaluation.read(tmp_path / f"{alone.stem}.json")
     assert written.boundary.images == 3
     assert written.boundary.published == pytest.approx(alone.boundary.published)
 
@@ -266,3 +265,94 @@ def test_unlabelled_and_broken_images(tmp_path):
     (tmp_path / "ADEChallengeData2016").mkdir()
     with pytest.raises(ValueError, match="the split 'test' has no labels to evaluate against"):
         evaluate(Blur(), data="ade20k", split="test", **quiet)
+
+
+# --- What is kept, and under which name -------------------------------------------------------------------------
+
+
+def test_other_settings_never_replace_a_result(tmp_path):
+    for name in ("one", "two"):
+        for split in ("val", "train"):
+            images.write_image(tmp_path / name / "images" / split / "a.png", np.zeros((20, 30, 3), np.uint8))
+            images.write_mask(tmp_path / name / "masks" / split / "a.png", np.zeros((20, 30), np.uint8))
+        classes = ", ".join(f"{i}: c{i}" for i in range(9))
+        (tmp_path / name / "classes.yaml").write_text(f"masks: {{{classes}}}\n")
+    quiet: dict[str, Any] = {"progress": False, "workers": 0, "out": tmp_path / "out"}
+    one, two = ({"data": "folder", "root": tmp_path / name} for name in ("one", "two"))
+    given = ({}, {"flip": True}, {"scales": (2.0,)}, {"split": "train"}, {"precision": "bf16"})
+    stems = [evaluate(Blur(), **root, **more, **quiet).stem for root in (one, two) for more in given]
+    assert len(set(stems)) == len(stems)
+    assert {path.stem for path in (tmp_path / "out").glob("*.json")} == set(stems)
+    assert evaluate(Blur(), **one, **quiet).stem == stems[0]  # the same again takes its own place
+    assert len(list((tmp_path / "out").glob("*.json"))) == len(stems)
+
+
+def test_a_root_is_kept_as_it_is_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert DataSource(data="folder", root="mine").root == str(tmp_path / "mine")
+
+
+def test_boundaries_are_kept_where_the_rest_is_the_same(tmp_path):
+    model = Blur()
+    measured = evaluate(model, boundary=True, out=tmp_path, **OPTIONS)
+    again = evaluate(model, out=tmp_path, **OPTIONS)
+    for found in (again, Evaluation.read(tmp_path / f"{measured.stem}.json")):
+        assert found.boundary is not None
+        assert found.boundary.published == measured.boundary.published
+    assert evaluate(model, out=tmp_path, flip=True, **OPTIONS).boundary is None
+    with torch.no_grad():
+        model.conv.weight.mul_(-1)  # trained on
+    assert evaluate(model, out=tmp_path, **OPTIONS).boundary is None
+    assert fingerprint(model) != measured.settings.weights == fingerprint(Blur())
+
+
+def test_what_is_kept_grows_by_three_numbers_a_class_and_image():
+    """Of 171 classes and 5,000 images 23 MB, not the 1.2 GB of their confusion matrices."""
+    classes, count = 171, 40
+    label = torch.arange(64, dtype=torch.uint8).view(8, 8)
+    scenes = [scoring._Scene(f"{n}", torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8), label) for n in range(count)]
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, classes, 1)
+    share = scoring._measured(network, scenes, View(), torch.device("cpu"), classes, None)
+    assert len(pickle.dumps(share)) < count * (classes * 3 * 8 + 1000) + classes * (classes + 1) * 8 + 5000
+    assert int(share.confusion.sum()) == 64 * count
+    counts = torch.stack([found.counts for found in share.found])
+    assert torch.equal(counts.sum(0)[:, 0], share.confusion.diagonal())
+
+
+def test_damaged_evaluations_are_told_in_one_line(tmp_path):
+    """Bytes and values of the three files changed at random: each is read, or refused by its name."""
+    result = evaluate(Blur(), boundary=True, out=tmp_path, **OPTIONS)
+    path = tmp_path / f"{result.stem}.json"
+    files = [path, *(path.with_name(f"{path.stem}-{end}") for end in ("images.csv", "counts.npz"))]
+    whole = {file: file.read_bytes() for file in files}
+    chance, refused = random.Random(0), []
+    others = (b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b'"x"', b"99999999999999999999", b"true", b"")
+    for number in range(240):
+        file = files[number % 3]
+        content = bytearray(whole[file])
+        start = chance.randrange(len(content))
+        if number % 2 and file.suffix != ".npz":
+            numbers = list(re.finditer(rb"-?\d[\d.e-]*|\[|\{", content))
+            spot = chance.choice(numbers)
+            content[spot.start() : spot.end()] = chance.choice(others)
+        elif number % 4:
+            content[start] = chance.randrange(256)
+        else:
+            del content[start:]
+        file.write_bytes(content)
+        try:
+            Evaluation.read(path)
+        except (ValueError, FileNotFoundError) as error:
+            refused.append(str(error))
+        file.write_bytes(whole[file])
+    assert len(refused) > 120
+    assert all("\n" not in line and str(path) in line for line in refused)
+    assert torch.equal(Evaluation.read(path).counts, result.counts)
+
+
+def test_an_evaluation_is_told_in_one_line():
+    result = evaluate(Answer(), **OPTIONS)
+    assert repr(result) == "Evaluation(synthetic, val: mIoU 100.00 % (100.00 to 100.00), 3 images)"
+    assert repr(compare(result, result)) == "Comparison(Answer against Answer: mIoU +0.00 points (+0.00 to +0.00))"
+    assert len(repr(result.scores)) < 80

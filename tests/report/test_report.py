@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from nonlocalseg.cli import main
 from nonlocalseg.models.creation import create_model
+from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.report import gather as gathering
 from nonlocalseg.report.examples import Example, choose_pixel
@@ -118,7 +120,7 @@ def page(run: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def stored(run: Path) -> dict[str, Any]:
-    return json.loads((run / "evaluation" / "synthetic-val-whole.json").read_text())
+    return json.loads(next((run / "evaluation").glob("*.json")).read_text())
 
 
 def test_needs_no_other_file(page):
@@ -177,7 +179,7 @@ def test_boundaries_by_both_rules_with_their_radius(page, stored):
 
 
 def test_worst_and_best_images(page, run):
-    lines = (run / "evaluation" / "synthetic-val-whole-images.csv").read_text().splitlines()[1:]
+    lines = next((run / "evaluation").glob("*-images.csv")).read_text().splitlines()[1:]
     rows = sorted((float(line.split(",")[1]), line.split(",")[0]) for line in lines)
     shown = re.findall(r"(?:worst|best)(?: image)?: (val_\d+)", page.text["images"])
     assert shown == [name for _, name in (rows[0], rows[1], rows[-1], rows[-2])]
@@ -263,7 +265,24 @@ def test_evaluation_is_measured_again_only_when_it_must(run, tmp_path, monkeypat
         report(copy, split="train", **QUIET)
     with pytest.raises(Measured):
         report(copy, data_options={"length": 5}, **QUIET)
-    os.utime(copy / "best" / "config.json")  # trained on
+    with pytest.raises(Measured):
+        report(copy, flip=True, **QUIET)
+    stored = next((copy / "evaluation").glob("*.json"))
+    found = json.loads(stored.read_text())
+    stored.write_text(json.dumps(found | {"boundary": None}))
+    with pytest.raises(Measured):
+        report(copy, **QUIET)
+    found["settings"]["source"]["root"] = "/somewhere/else"
+    stored.write_text(json.dumps(found))
+    with pytest.raises(Measured):
+        report(copy, **QUIET)
+    shutil.copy(run / "evaluation" / stored.name, stored)
+    os.utime(copy / "best" / "config.json")  # copied: the weights are the same
+    report(copy, images=0, pixels=0, **QUIET)
+    weights = load_file(copy / "best/model.safetensors")
+    model = from_pretrained(copy / "best")
+    model.load_state_dict({name: value + 1 if name == "mean" else value for name, value in weights.items()})
+    model.save_pretrained(copy / "best")
     with pytest.raises(Measured):
         report(copy, **QUIET)
 
@@ -272,7 +291,7 @@ def test_model_without_attention_and_run_without_curves(run, tmp_path):
     folder = tmp_path / "plain"
     folder.mkdir()
     shutil.copy(run / "recipe.yaml", folder)
-    scenes = gathering.open_measured(run, gathering.open_run(run), {"data_options": {"length": 1}})
+    scenes = gathering.open_measured(run, {"data_options": {"length": 1}})
     part = scenes.parts[0]
     model = create_model("fcn", "test_resnet.r160_in1k", classes=part.classes, palette=part.palette, channels=8)
     model.save_pretrained(folder / "best")
@@ -280,7 +299,7 @@ def test_model_without_attention_and_run_without_curves(run, tmp_path):
     assert "no block that attends" in page.text["attention"]
     assert "no metrics.csv" in page.text["curves"]
     assert page.text["images"].count("image: val_") == 1  # the one image is not shown twice
-    assert (folder / "evaluation" / "synthetic-val-whole.json").is_file()
+    assert len(list((folder / "evaluation").glob("synthetic-val-whole-*.json"))) == 1
     assert page.tables.keys() >= {"Boundary F in per cent at four tolerances"}
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from nonlocalseg.cli.errors import BAD_INPUT
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OfFolder, OnDevice
-from nonlocalseg.cli.terminal import say, show, track
+from nonlocalseg.cli.terminal import say, show
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
+from nonlocalseg.progress import track
 from nonlocalseg.values import Count, Metavar, Names, Positional, changed, value
 from nonlocalseg.view import View
 

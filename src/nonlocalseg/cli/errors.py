@@ -15,13 +15,15 @@ _CURES = {
     errno.EEXIST: "is in the way; remove it or choose another path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+_LESS = (
+    "look at less at once with --mode slide --crop N or --short-side N, or train with a lower --batch-size or --crop"
+)
+_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
+"""What torch says, in a RuntimeError, where the CPU's memory does not suffice."""
 # Exceptions that only need a name to be explained; their modules are too slow to import here.
 _EXPLAINED = {
-    "OutOfMemoryError": (
-        "the GPU's memory is full: lower --batch-size or --crop, or predict with --mode slide",
-        FAILED,
-    ),
-    "MemoryError": ("memory is full: lower --batch-size or --crop, or predict with --mode slide", FAILED),
+    "OutOfMemoryError": (f"the GPU's memory is full: {_LESS}", FAILED),
+    "MemoryError": (f"memory is full: {_LESS}", FAILED),
     "MisconfigurationException": (None, BAD_INPUT),  # Lightning's ValueError
 }
 
@@ -29,6 +31,8 @@ _EXPLAINED = {
 def describe(error: BaseException) -> tuple[str, int]:
     """The line to print, and the exit code: 2 for a mistake in what was given, 1 for everything else."""
     name = type(error).__name__
+    if isinstance(error, MemoryError) or (name == "RuntimeError" and any(words in str(error) for words in _NO_MEMORY)):
+        name = "MemoryError"
     if name in _EXPLAINED:
         text, code = _EXPLAINED[name]
         return f"error: {text or one_line(error)}", code

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,16 +61,19 @@ def evaluate(own: Evaluate, given: Given) -> None:
     """Measure models against the labels of a data set: IoU per class, mIoU, accuracies, boundaries, worst images.
 
     A model is the folder of a run, a saved model, or a name on the Hugging Face hub; the .json of an earlier evaluation
-    stands for the model that it measured. The figures are written as JSON and CSV, the confusion matrix as a picture,
-    and the counts of each image and class as .npz. `torchrun --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the
-    images between processes.
+    stands for the model that it measured. Data set, folder and split of a run are those of its training's validation
+    where they are not given, and images are seen as the model says where no option from --mode on says otherwise. The
+    figures are written as JSON and CSV, the confusion matrix as a picture, and the counts of each image and class as
+    .npz, under a name that stands for data and view, so that other settings never replace them. `torchrun
+    --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the images between processes.
 
     Examples:
-        nonlocalseg evaluate runs/camvid --data camvid --root CamVid --split test --boundary
+        nonlocalseg evaluate runs/mine
+        nonlocalseg evaluate runs/camvid --split test --boundary
         nonlocalseg evaluate runs/mine --data folder --root my-images --flip --scales 0.75 1.0 1.25
         nonlocalseg evaluate runs/mine --data folder --root my-images --mode slide --crop 512 --stride 0.667
         nonlocalseg evaluate runs/fcn runs/ann --data camvid --root CamVid --split test --compare
-        nonlocalseg evaluate fcn/evaluation/camvid-test-whole.json runs/ann --data camvid --root CamVid --split test --compare
+        nonlocalseg evaluate runs/fcn/evaluation/camvid-test-whole-1f0c9a7e.json runs/ann --split test --compare
     """
     from nonlocalseg.evaluation.comparison import compare
     from nonlocalseg.evaluation.results import Evaluation
@@ -80,6 +82,8 @@ def evaluate(own: Evaluate, given: Given) -> None:
     pick_device(own.device)
     folders = _folders(own.models, own.out)
     stored = {model: Evaluation.read(model) for model in own.models if model.endswith(".json")}
+    if len(own.models) > 1:
+        _check_all(own, given, stored)
     results = []
     for model, folder in zip(own.models, folders, strict=True):
         result = stored[model] if model in stored else _measure(own, given, model, folder)
@@ -87,7 +91,28 @@ def evaluate(own: Evaluate, given: Given) -> None:
         if first_process():
             _show(result, folder, model if len(own.models) > 1 else "")
     if own.compare and first_process():
-        _show_comparison(compare(*results), own.models, folders[1])
+        _show_comparison(compare(*results), folders[1])
+
+
+def _check_all(own: Evaluate, given: Given, stored: Mapping[str, Evaluation]) -> None:
+    """What would be wrong with a later model is said before the first is measured, which may take hours."""
+    from nonlocalseg.evaluation.comparison import check_comparable
+    from nonlocalseg.evaluation.scoring import prepare
+
+    asked = {
+        model: prepare(model, setting=own.setting, precision=own.precision, **own.joined(given))
+        for model in own.models
+        if model not in stored
+    }
+    if not own.compare:
+        return
+    for evaluation in stored.values():
+        for other in asked.values():
+            check_comparable(evaluation, other.classes, other.names)
+    sources = [found.settings.source for found in asked.values()]
+    if any(source != sources[0] for source in sources):
+        told = "; ".join(source.describe() for source in sources)
+        raise ValueError(f"the models were validated on other data ({told}): say with --data and --root what counts")
 
 
 def _measure(own: Evaluate, given: Given, model: str, folder: Path) -> Evaluation:
@@ -102,7 +127,6 @@ def _measure(own: Evaluate, given: Given, model: str, folder: Path) -> Evaluatio
         device=own.device,
         workers=own.workers,
         out=folder,
-        progress=sys.stderr.isatty(),
         **own.joined(given),
     )
 
@@ -143,6 +167,8 @@ def _show(result: Evaluation, folder: Path, model: str) -> None:
         _show_boundary(result)
     worst = ", ".join(f"{row['name']} {percent(row['miou'])}" for row in result.worst())
     console.print(f"worst images    {worst}")
+    console.print(f"measured on     {result.settings.source.describe()}")
+    console.print(f"seen as         {', '.join(result.settings.words())}")
     console.print(f"{len(result.images)} images in {result.seconds:.1f} s; figures in {folder / result.stem}.json")
 
 
@@ -158,8 +184,7 @@ def _show_boundary(result: Evaluation) -> None:
         output().print(f"Boundary IoU    {percent(found.mean_boundary_iou)} %")
 
 
-def _show_comparison(comparison: Comparison, models: Sequence[str], folder: Path) -> None:
-    first, second = models
+def _show_comparison(comparison: Comparison, folder: Path) -> None:
     table = _table("class", "first %", "second %", "difference", "95 % interval")
     for row in comparison.per_class():
         difference = _signed(row["difference"]), f"{_signed(row['low'])} to {_signed(row['high'])}"
@@ -168,7 +193,8 @@ def _show_comparison(comparison: Comparison, models: Sequence[str], folder: Path
     table.add_section()
     interval = f"{_signed(found.low)} to {_signed(found.high)}"
     table.add_row("mIoU", *map(percent, means), _signed(found.mean_iou), interval)
-    output().print(f"first: {first}\nsecond: {second}")
+    for name, measured in (("first", comparison.first.settings), ("second", comparison.second.settings)):
+        output().print(f"{name}: {measured.model} ({', '.join(measured.words())})")
     output().print(table)
     output().print("an interval that holds 0 is no difference that these images can show")
     path = comparison.write(folder)

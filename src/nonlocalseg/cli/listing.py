@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from nonlocalseg.choices import pick
 from nonlocalseg.cli.options import Given, explained, verb
-from nonlocalseg.cli.terminal import output, track
+from nonlocalseg.cli.terminal import output
+from nonlocalseg.progress import track
 from nonlocalseg.values import Count, Metavar, Positional, Size, options_of, plain, value
 from nonlocalseg.view import WHOLE
 

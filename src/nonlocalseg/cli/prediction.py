@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from nonlocalseg.cli.errors import FAILED, one_line
+from nonlocalseg.cli.errors import FAILED, describe
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
-from nonlocalseg.cli.terminal import output, say, track
-from nonlocalseg.files import check_folder
-from nonlocalseg.labels import Palette
-from nonlocalseg.values import Metavar, Names, Positional, changed, value
+from nonlocalseg.cli.terminal import output, say
+from nonlocalseg.files import check_folder, write_rows, write_table
+from nonlocalseg.values import Metavar, Names, Positional, value
 from nonlocalseg.view import View
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nonlocalseg.inference.predictor import Prediction
+
+FAR_LARGER = 2
+"""A photograph whose shorter side is more than this many of that of the training's crops is worth a note."""
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Errors of writing that no other photograph will escape."""
 
 
 @value
@@ -31,8 +32,12 @@ class Predict(OnDevice):
     """The model."""
     paths: Annotated[Names, Positional()]
     """The photographs."""
-    out: Annotated[str, Metavar("DIR")]
+    out: Annotated[str, Metavar("DIR")] = "predictions"
     """Folder for the pictures."""
+    setting: Annotated[str | None, Metavar("NAME")] = None
+    """A paper's way to see images (`evaluate --help` lists them), instead of the options from --mode on."""
+    legend: bool = False
+    """Write the classes and their shares beside the overlays."""
     probabilities: bool = False
     """Write probabilities/NAME.npz as well, float32 [class, row, column]."""
     accumulate_on: Annotated[str | None, Metavar("DEVICE")] = None
@@ -47,93 +52,76 @@ def predict(own: Predict, given: Given) -> int:
 
     MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub. PATHS are files, folders (searched
     through) and patterns such as "trip/**/*.jpg". For every photograph three pictures are written below --out, under
-    its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/ (with a legend). A
-    file that cannot be read is reported, the others go on, and the exit code is 1.
+    its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/; areas.csv holds what
+    each class covers in each of them. Images are seen as the model says, where no option from --mode on says otherwise.
+    Whatever cannot be labelled is named and listed in skipped.csv, the others go on, and the exit code is 1. Pictures
+    that an earlier prediction wrote are left out.
 
     Examples:
         nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
+        nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
     """
-    from nonlocalseg.images import read_image
+    from nonlocalseg.inference.borrowed import settled_view
+    from nonlocalseg.inference.photographs import AREAS, SKIPPED, find_photographs
     from nonlocalseg.inference.predictor import predict as label
     from nonlocalseg.models.hub import from_pretrained
+    from nonlocalseg.progress import track
     from nonlocalseg.runtime import pick_device
 
-    view = changed(View(), given)
-    named, folder, where = named_images(own.paths), check_folder(own.out), pick_device(own.device)
+    if own.setting is not None:
+        settled_view(None, None, own.setting, given)  # before anything is looked for
+    folder, where = check_folder(own.out), pick_device(own.device)
     kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
+    found = find_photographs(own.paths, folder)
     network: Any = from_pretrained(own.model).to(where)
+    view = settled_view(network, None, own.setting, given)
     if own.fast:
         from nonlocalseg.models.speed import speed_up
 
         network = speed_up(network, where)
         say(f"fast: {', '.join(network.choices)}")
-    failed = 0
-    for image, name in track(named.items(), "predicting"):
+    _tell("no images by their names", found.foreign)
+    _tell("pictures that an earlier prediction wrote", found.own)
+    areas: list[dict[str, object]] = []
+    skipped: list[dict[str, object]] = []
+    noted = False
+    for image, name in track(found.names.items(), "predicting"):
         try:
-            pixels = read_image(image)
-            result = label(network, pixels, view, device=where, accumulate_on=kept)
-        except (ValueError, OSError) as error:
-            reason = one_line(error)
+            result = label(network, image, view, device=where, accumulate_on=kept)
+            if not noted and (note := _far_larger(result, view, network)):
+                say(note)
+                noted = True
+            result.save(folder, name, legend=own.legend, probabilities=own.probabilities)
+            areas += [{"image": name, "class": a.name, "pixels": a.pixels, "share": a.share} for a in result.areas()]
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
+            reason = describe(error)[0].removeprefix("error: ")
+            skipped.append({"image": str(image), "reason": reason})
             say(f"error: {reason if str(image) in reason else f'{image}: {reason}'}")
-            failed += 1
-            continue
-        if own.probabilities:
-            _write_probabilities(folder / "probabilities" / f"{name}.npz", result)
-        mask = result.mask.numpy()
-        del result  # the scores of a large photograph take gigabytes
-        _write_pictures(folder, name, pixels, mask, network.classes, network.palette)
-    output().print(f"{len(named) - failed} of {len(named)} images labelled, in {folder}")
-    return FAILED if failed else 0
+    if areas:
+        write_rows(folder / AREAS, areas)
+    if skipped or (folder / SKIPPED).is_file():  # an earlier one's no longer counts
+        write_table(folder / SKIPPED, ("image", "reason"), skipped)
+    output().print(f"{len(found.names) - len(skipped)} of {len(found.names)} images labelled, in {folder}")
+    return FAILED if skipped else 0
 
 
-def named_images(paths: Iterable[str]) -> dict[Path, str]:
-    """Image file -> name of its outputs without suffix: its path below the folder, or below the fixed part of the
-    pattern, that was given. Where that would put two outputs in one place, their path below the folder common to all
-    images, with the suffix (photo.jpg, photo.png), takes its place."""
-    from nonlocalseg.images import find_images
-
-    names: dict[Path, str] = {}
-    for given in paths:
-        base = _base(given)
-        for image in find_images([given]):
-            names.setdefault(image, image.relative_to(base).with_suffix("").as_posix())
-    common = os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in names])
-    whole = {image: Path(os.path.abspath(image)).relative_to(common).as_posix() for image in names}
-    counts = Counter(name.lower() for name in names.values())  # some disks ignore case
-    mixed = {image: whole[image] if counts[name.lower()] > 1 else name for image, name in names.items()}
-    return mixed if len({name.lower() for name in mixed.values()}) == len(mixed) else whole
+def _tell(what: str, paths: Sequence[Path]) -> None:
+    """A line with the names of files that are left out."""
+    if paths:
+        say(f"left out, {what}: {', '.join(map(str, paths))}")
 
 
-def _base(given: str) -> Path:
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        return path.parent
-    last = len(path.parts) - 1
-    first = next((i for i, part in enumerate(path.parts) if any(sign in part for sign in "*?[")), last)
-    return Path(*path.parts[: min(first, last)])
-
-
-def _write_pictures(
-    folder: Path, name: str, pixels: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Palette
-) -> None:
-    """The three pictures of one photograph, each whole or not at all."""
-    from nonlocalseg import drawing
-    from nonlocalseg.images import write_image, write_mask
-
-    write_mask(folder / "index" / f"{name}.png", mask, palette if len(palette) <= 256 else None)
-    write_image(folder / "colour" / f"{name}.png", drawing.colour(mask, palette))
-    overlay = drawing.overlay_with_legend(pixels, mask, classes, palette, title=name)
-    write_image(folder / "overlay" / f"{name}.png", overlay)
-
-
-def _write_probabilities(path: Path, result: Prediction) -> None:
-    import numpy as np
-
-    from nonlocalseg.files import writing
-
-    with writing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, probabilities=result.probabilities.numpy(), classes=np.array(result.classes))
+def _far_larger(result: Prediction, view: View, network: Any) -> str | None:
+    """What to say of a photograph whose things are far larger than those that the model was trained on."""
+    crop = None if network.config is None else network.config.trained_crop
+    height, width = result.image.shape[:2]
+    if crop is None or view.short_side is not None or min(height, width) <= FAR_LARGER * min(crop):
+        return None
+    return (
+        f"note: {result.name} has {width}x{height} pixels, and the model was trained on crops of {crop[1]}x{crop[0]}; "
+        f"--short-side {min(crop)} brings photographs to such a size, which takes less memory and may be more right"
+    )

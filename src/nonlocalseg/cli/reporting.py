@@ -10,6 +10,7 @@ from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.values import Metavar, Natural, Positional, value
+from nonlocalseg.view import View
 
 
 @value
@@ -24,18 +25,20 @@ class Report(OnDevice):
     """The worst and the best images to show, this many of each."""
     pixels: Natural = 3
     """Pixels whose attention is shown."""
+    setting: Annotated[str | None, Metavar("NAME")] = None
+    """A paper's way to see images (`evaluate --help` lists them), instead of the options from --mode on."""
     workers: Natural | None = None
     """Processes that read images; by default up to four."""
 
 
-@verb(Report, DataSource)
+@verb(Report, DataSource, View)
 def report(own: Report, given: Given) -> None:
     """Write one HTML page about a run: scores with intervals, curves, images, boundaries, attention, speed, recipe.
 
     RUN is the folder that `nonlocalseg train` wrote. The page needs no other file and no network: mail it, print it,
     keep it. Where RUN/evaluation does not hold the figures yet, they are measured first, boundaries included, which
     takes as long as `nonlocalseg evaluate --boundary`; the evaluation is kept there. Data set, folder and split are
-    those of the training's validation where they are not given.
+    those of the training's validation where they are not given, and images are seen as the model says.
 
     Examples:
         nonlocalseg report runs/demo/ann
@@ -50,6 +53,7 @@ def report(own: Report, given: Given) -> None:
         own.run,
         images=own.images,
         pixels=own.pixels,
+        setting=own.setting,
         device=own.device,
         workers=own.workers,
         out=own.out,

@@ -1,17 +1,15 @@
-"""What the verbs print with: output, progress bars, and figures as text."""
+"""What the verbs print with: output, and figures as text."""
 
 from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-T = TypeVar("T")
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control characters, direction marks, bytes that are no text, line ends
 
 
@@ -44,19 +42,6 @@ def show(text: str) -> None:
 def say(message: str) -> None:
     """A line on standard error."""
     print(visible(message), file=sys.stderr, flush=True)
-
-
-def track(items: Iterable[T], label: str, count: int | None = None) -> Iterable[T]:
-    """`items` behind a progress bar on standard error; nothing is shown where that is no terminal.
-
-    `count` is their number where they do not know it.
-    """
-    if not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, label, count, console=Console(stderr=True), transient=True)
 
 
 def first_process() -> bool:

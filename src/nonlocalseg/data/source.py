@@ -5,20 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
 
+import yaml
 from pydantic import BeforeValidator
 
 from nonlocalseg.choices import pick
-from nonlocalseg.values import Metavar, value
+from nonlocalseg.values import Metavar, changed, from_plain, names_of, value
 
 if TYPE_CHECKING:
     from nonlocalseg.data.dataset import DatasetOptions, Labels, SegmentationDataset, Transform
     from nonlocalseg.labels import LabelMap
 
 
-def _text(given: object) -> object:
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
+RECIPE = "recipe.yaml"
+"""The file in the folder of a run that says, among much else, what its data are."""
+
+
+def _absolute(given: object) -> object:
+    """A folder as it is found from everywhere, so that what is written down stays true."""
+    path = os.fspath(given) if isinstance(given, os.PathLike) else given
+    return os.path.abspath(os.path.expanduser(path)) if isinstance(path, str) else path
 
 
 def _plain(given: object) -> object:
@@ -34,7 +42,7 @@ class DataSource:
 
     data: Annotated[str, Metavar("NAME")] = ""
     "Name of the data set (`nonlocalseg list datasets`); `folder` for your own images."
-    root: Annotated[str, BeforeValidator(_text), Metavar("DIR")] | None = None
+    root: Annotated[str, BeforeValidator(_absolute), Metavar("DIR")] | None = None
     "Folder of the data; not needed where the data set is drawn."
     split: str = "val"
     "Split that is read; several are joined with +, as in train+val."
@@ -108,3 +116,37 @@ class DataSource:
         if any(pair.label is None for part in parts for pair in part.pairs):
             raise ValueError(f"{self.root or self.data}: the split {self.split!r} has no labels to {purpose}")
         return parts
+
+
+def source_of_run(run: str | Path) -> DataSource | None:
+    """What the run in this folder was last validated on, by its recipe.yaml; None where the folder holds none.
+
+    `split` is empty where there was no validation. Raises ValueError for a recipe.yaml that is damaged.
+    """
+    path = Path(run) / RECIPE
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        last = content["phases"][-1]
+        found = {name: last[name] for name in names_of(DataSource) if name in last}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from None
+    return from_plain(DataSource, {**found, "split": last.get("val_split", "val") or ""}, path)
+
+
+def settled_source(run: str | Path | None, source: DataSource | None, changes: Mapping[str, object]) -> DataSource:
+    """What a model is measured on: `source`, or else what its run was validated on, with `changes` over it.
+
+    Without either it is a folder of images. Nothing of the run counts where `changes` name another data set. Raises
+    ValueError where the run was trained without validation and no split is given.
+    """
+    own = source if source is not None or run is None else source_of_run(run)
+    given = {name: item for name, item in changes.items() if item is not None}
+    if own is None or given.get("data", own.data) != own.data:
+        return changed(DataSource(data="folder"), given)
+    options = {**own.data_options, **cast("dict[str, object]", given.get("data_options", {}))}
+    found = changed(own, {**given, "data_options": options})
+    if not found.split:
+        raise ValueError(f"--split: {run} was trained without validation; say what to measure on, such as --split test")
+    return found

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.choices import pick
 from nonlocalseg.data.dataset import SegmentationDataset
-from nonlocalseg.data.source import DataSource
-from nonlocalseg.evaluation.results import Evaluation
+from nonlocalseg.data.source import DataSource, settled_source
+from nonlocalseg.evaluation.results import Evaluation, Settings, fingerprint
 from nonlocalseg.images import channels_first
-from nonlocalseg.inference.borrowed import evaluated
+from nonlocalseg.inference.borrowed import evaluated, settled_view
 from nonlocalseg.inference.engine import classify
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import SpedUp, speed_up
+from nonlocalseg.progress import track
 from nonlocalseg.runtime import (
     HALF,
     Precision,
@@ -37,8 +38,8 @@ from nonlocalseg.runtime import (
     worker_count,
     world_size,
 )
-from nonlocalseg.values import changed, names_of, plain
-from nonlocalseg.view import WHOLE, View, find_view
+from nonlocalseg.values import changed, names_of
+from nonlocalseg.view import View
 
 BOUNDARY_IOU_DILATION = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 
@@ -67,66 +68,89 @@ def evaluate(
 
     Args:
         model: folder of a run, a saved model, its name on the hub, or a model.
-        source: the data; by default a folder of images.
-        view: how the model sees an image; by default whole, once.
+        source: the data; by default what the run was validated on, or a folder of images.
+        view: how the model sees an image; by default `model.view`.
         setting: a paper's way to measure, one of `view.VIEWS`, instead of a view.
         boundary: measure boundary F (GALD, Table V) and Boundary IoU as well.
         precision: 32, bf16 or 16.
         fast: the fastest form of the model on this device, which may mean half precision; it says what it chose.
         device: cpu, cuda, ...; by default a GPU where there is one.
         workers: processes that read images, by default up to four.
-        out: folder for the files, see `Evaluation.write`; by default none are written.
+        out: folder for the files, see `Evaluation.write`; by default none are written. Boundary scores that the same
+            evaluation has left there are kept.
         progress: show progress.
         changes: fields of the source (data, root, split, ...) and of the view (mode, scales, ...), put over them.
     """
-    source, view = _settled(source or DataSource(data="folder"), view, setting, changes)
+    asked = prepare(model, source, view, setting, precision, **changes)
     where = pick_device(device)
     join_processes(where)
-    console = Console(quiet=not progress or rank() > 0, stderr=True)
-    network: nn.Module = model if isinstance(model, nn.Module) else from_pretrained(model)
-    scenes = _Scenes(source.labelled("evaluate against"))
-    check_same_classes(_classes_of(network), scenes.classes, source.data)
-    network.to(where)
-    chosen: dict[str, Any] = {"precision": pick("precision", precision, HALF)}
+    network = asked.network.to(where)
     if fast:
         network = _sped_up(network, where, precision)
-        chosen = {"fast": list(network.choices)}
-        console.print(f"fast: {', '.join(network.choices)}", highlight=False)
-    edges = BoundaryMetric(len(scenes.classes), dilation_ratio=BOUNDARY_IOU_DILATION) if boundary else None
-    loader = DataLoader(scenes, batch_size=None, num_workers=worker_count(workers))
+        asked = asked.sped_up(network.choices)
+        if progress and rank() == 0:
+            print(f"fast: {', '.join(network.choices)}", file=sys.stderr, flush=True)
+    num_classes = len(asked.classes)
+    edges = BoundaryMetric(num_classes, dilation_ratio=BOUNDARY_IOU_DILATION) if boundary else None
+    loader = DataLoader(_Scenes(asked.parts), batch_size=None, num_workers=worker_count(workers))
+    shown = track(loader, "evaluating", quiet=not progress or rank() > 0)
     with in_precision(where, precision):
-        shown = track(loader, "evaluating", console=console)
-        share = _measured(evaluated(network), shown, view, where, len(scenes.classes), edges)
-    settings = _settings(model, source, setting, view) | chosen
-    result = _collected(gather(share), scenes.classes, settings, edges)
-    if out is not None and rank() == 0:
-        result.write(out)
+        share = _measured(evaluated(network), shown, asked.settings.view.economical, where, num_classes, edges)
+    result = _collected(gather(share), asked, edges)
+    if out is not None:
+        result = result.merged(out)
+        if rank() == 0:
+            result.write(out)
     return result
 
 
-def _settled(
-    source: DataSource, view: View | None, setting: str | None, changes: Mapping[str, object]
-) -> tuple[DataSource, View]:
-    """Both values with the changes put over them; ValueError where a named setting stands beside another view."""
-    of_source, of_view = set(names_of(DataSource)), set(names_of(View))
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model, the data and the settings of an evaluation, all of which fit together."""
+
+    network: nn.Module
+    parts: list[SegmentationDataset]
+    settings: Settings
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.parts[0].classes
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images."""
+        return [part.name(index) for part in self.parts for index in range(len(part))]
+
+    def sped_up(self, choices: tuple[str, ...]) -> Prepared:
+        return replace(self, settings=changed(self.settings, {"fast": choices}))
+
+
+def prepare(
+    model: str | Path | nn.Module,
+    source: DataSource | None = None,
+    view: View | None = None,
+    setting: str | None = None,
+    precision: Precision = "32",
+    **changes: object,
+) -> Prepared:
+    """Everything that can be wrong with the arguments of `evaluate` is found here, before anything is measured."""
     for name in changes:
         pick("option", name, [*names_of(DataSource), *names_of(View)])
-    seen = {name: given for name, given in changes.items() if name in of_view}
-    if setting is not None:
-        named = find_view(setting)
-        others = [name for name in names_of(View) if view is not None and getattr(view, name) != getattr(WHOLE, name)]
-        if name := next(iter((*seen, *others)), None):
-            raise ValueError(f"--setting {setting} fixes --{name.replace('_', '-')}: give one of the two")
-        view = named
-    source = changed(source, {name: given for name, given in changes.items() if name in of_source})
-    return source, changed(view or WHOLE, seen).economical
-
-
-def _settings(model: object, source: DataSource, setting: str | None, view: View) -> dict[str, Any]:
-    """What is measured and how, as JSON holds it."""
-    name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
-    named = {"setting": setting} if setting else {}
-    return {"model": name, "data": source.data, "split": source.split, **named, **plain(view)}
+    of_view, of_source = ({n: given for n, given in changes.items() if n in names_of(k)} for k in (View, DataSource))
+    pick("precision", precision, HALF)
+    chosen = settled_source(None if isinstance(model, nn.Module) else model, source, of_source)
+    network: nn.Module = model if isinstance(model, nn.Module) else from_pretrained(model)
+    settings = Settings(
+        model=type(model).__name__ if isinstance(model, nn.Module) else str(model),
+        weights=fingerprint(network),
+        source=chosen,
+        view=settled_view(network, view, setting, of_view),
+        setting=setting,
+        precision=precision,
+    )
+    parts = chosen.labelled("evaluate against")
+    check_same_classes(_classes_of(network), parts[0].classes, chosen.data)
+    return Prepared(network, parts, settings)
 
 
 def _classes_of(network: nn.Module) -> tuple[str, ...]:
@@ -154,7 +178,6 @@ class _Scenes(Dataset[_Scene | str]):
     that leaves a worker process arrives as a printed traceback."""
 
     def __init__(self, parts: list[SegmentationDataset]) -> None:
-        self.classes = parts[0].classes
         self.items = [(part, index) for part in parts for index in range(len(part))][rank() :: world_size()]
 
     def __len__(self) -> int:
@@ -170,10 +193,18 @@ class _Scenes(Dataset[_Scene | str]):
         return _Scene(part.name(index), channels_first(image), torch.from_numpy(label))
 
 
-class _Share(NamedTuple):
-    """What one process found: name and confusion matrix of each of its images, and the seconds of inference."""
+class _Found(NamedTuple):
+    """What is kept of one image: its row of `Evaluation.images`, and true and false positives, false negatives."""
 
-    found: list[tuple[str, Tensor]]
+    row: dict[str, Any]
+    counts: Tensor  # int64 [K, 3]
+
+
+class _Share(NamedTuple):
+    """What one process found: its images, the sum of their confusion matrices, and the seconds of inference."""
+
+    found: list[_Found]
+    confusion: Tensor  # int64 [K, K + 1]
     seconds: float
 
 
@@ -186,6 +217,7 @@ def _measured(
     edges: BoundaryMetric | None,
 ) -> _Share:
     align_corners = bool(getattr(network, "align_corners", False))
+    total = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
     found, seconds = [], 0.0
     for scene in scenes:
         if isinstance(scene, str):
@@ -193,33 +225,33 @@ def _measured(
         start = time.perf_counter()
         prediction = classify(network, scene.image[None].to(device), view, align_corners=align_corners)[0]
         target = scene.label.to(device).long()
-        found.append((scene.name, confusion_matrix(prediction, target, num_classes).cpu()))
+        confusion = confusion_matrix(prediction, target, num_classes).cpu()
         seconds += time.perf_counter() - start
+        found.append(_found(scene.name, confusion))
+        total += confusion
         if edges is not None:
             edges.update(prediction, target)
-    return _Share(found, seconds)
+    return _Share(found, total, seconds)
 
 
-def _collected(
-    shares: list[_Share], classes: tuple[str, ...], settings: dict[str, Any], edges: BoundaryMetric | None
-) -> Evaluation:
+def _found(name: str, confusion: Tensor) -> _Found:
+    one = scores(confusion)
+    row = {"name": name, "miou": one.mean_iou, "pixel_accuracy": one.pixel_accuracy, "pixels": int(confusion.sum())}
+    return _Found(row, class_counts(confusion))
+
+
+def _collected(shares: list[_Share], asked: Prepared, edges: BoundaryMetric | None) -> Evaluation:
     """The images of all processes, in the order of the data; each was seen once."""
     longest = max(len(share.found) for share in shares)
     found = [share.found[i] for i in range(longest) for share in shares if i < len(share.found)]
-    rows = []
-    for name, confusion in found:
-        one = scores(confusion)
-        accuracies = {"miou": one.mean_iou, "pixel_accuracy": one.pixel_accuracy}
-        rows.append({"name": name, **accuracies, "pixels": int(confusion.sum())})
-    every = torch.stack([confusion for _, confusion in found])  # [N, K, K + 1]
-    counts = class_counts(every)
+    counts = torch.stack([one.counts for one in found])  # [N, K, 3]
     return Evaluation(
-        scores=scores(every.sum(0)),
-        classes=classes,
-        images=rows,
+        scores=scores(torch.stack([share.confusion for share in shares]).sum(0)),
+        classes=asked.classes,
+        images=[one.row for one in found],
         counts=counts,
         interval=bootstrap_mean_iou(counts),
         seconds=sum(share.seconds for share in shares),
-        settings=settings,
+        settings=asked.settings,
         boundary=None if edges is None else edges.compute(),
     )

@@ -15,8 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from nonlocalseg.choices import pick
@@ -27,6 +25,7 @@ from nonlocalseg.files import writing
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.models.hub import from_pretrained
+from nonlocalseg.progress import track
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
@@ -101,7 +100,7 @@ def submit(
     sizes: dict[str, tuple[int, int]] = {}
     with writing(out) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
-            for index in track(range(len(pictures)), "predicting", console=Console(quiet=not progress, stderr=True)):
+            for index in track(range(len(pictures)), "predicting", quiet=not progress):
                 image = pictures.read_image(index)
                 mask = predict(network, image, view).mask.numpy()
                 name = server.file_name(pictures.name(index))

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from nonlocalseg.data.dataset import SegmentationDataset
-from nonlocalseg.data.source import DataSource
-from nonlocalseg.evaluation.results import Evaluation
+from nonlocalseg.data.source import DataSource, settled_source
+from nonlocalseg.evaluation.results import Evaluation, fingerprint
 from nonlocalseg.evaluation.scoring import evaluate
+from nonlocalseg.inference.borrowed import settled_view
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
-from nonlocalseg.values import changed, from_plain, names_of
-from nonlocalseg.view import WHOLE, View
+from nonlocalseg.view import View
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Mapping[str, Curve]]
@@ -67,7 +67,7 @@ class Findings:
     @property
     def view(self) -> View:
         """How the model saw the images in the evaluation."""
-        return view_of(self.evaluation)
+        return self.evaluation.settings.view
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """int64 [H, W], seen as in the evaluation."""
@@ -87,18 +87,12 @@ def open_run(run: Path) -> Plan:
     return read_plan(run / RECIPE)
 
 
-def open_measured(run: Path, plan: Plan, given: Mapping[str, object]) -> Measured:
+def open_measured(run: Path, given: Mapping[str, object]) -> Measured:
     """The data to measure on: the fields of `DataSource` that are given, and for the rest what was validated on last.
 
     Raises ValueError and FileNotFoundError that name the option which would help.
     """
-    given = {name: item for name, item in given.items() if item is not None}
-    last = plan.phases[-1]
-    own = last.source(last.val_split or "") if given.get("data", last.data) == last.data else DataSource()
-    source = changed(own, given)
-    source = changed(source, {"data_options": {**own.data_options, **source.data_options}})
-    if not source.split:
-        raise ValueError(f"--split: {run} was trained without validation; say what to measure on, such as --split test")
+    source = settled_source(run, None, given)
     try:
         return Measured(source, source.labelled("report on"))
     except FileNotFoundError as error:
@@ -107,44 +101,49 @@ def open_measured(run: Path, plan: Plan, given: Mapping[str, object]) -> Measure
         raise ValueError(f"{error} (--data, --root, --split and --data-options say what to measure on)") from None
 
 
-def find_evaluation(run: Path, model: Segmenter, measured: Measured) -> Evaluation | None:
-    """The evaluation of these images in RUN/evaluation: the plainest setting before the others, the newest of each.
+def find_evaluation(run: Path, model: Segmenter, measured: Measured, view: View) -> Evaluation | None:
+    """The newest evaluation, boundaries included, in RUN/evaluation of these images, seen so, by these weights.
 
-    Passed over are those that are older than the weights, of other images or classes, or unreadable.
+    Those in full precision go before others. Passed over is what cannot be read.
     """
-    found: list[tuple[bool, float, Evaluation]] = []
+    weights, found = fingerprint(model), []
     for path in sorted((run / "evaluation").glob("*.json")):
-        time = path.stat().st_mtime
-        if path.stem.endswith("-comparison") or time < (run / BEST / CONFIG).stat().st_mtime:
+        if path.stem.endswith("-comparison"):
             continue
         try:
             evaluation = Evaluation.read(path)
-            view = view_of(evaluation)
-        except (ValueError, FileNotFoundError):
+        except (ValueError, OSError):
             continue
-        of = evaluation.settings.get("data"), evaluation.settings.get("split"), evaluation.classes
-        names = [row["name"] for row in evaluation.images]
-        if of == (measured.source.data, measured.source.split, model.classes) and names == measured.names:
-            found.append((view.economical == WHOLE.economical, time, evaluation))
+        settings = evaluation.settings
+        same = (settings.weights, settings.source) == (weights, measured.source)
+        same = same and settings.view.economical == view.economical and evaluation.boundary is not None
+        if same and [row["name"] for row in evaluation.images] == measured.names:
+            plain = settings.precision == "32" and not settings.fast
+            found.append((plain, path.stat().st_mtime, evaluation))
     return max(found, key=lambda entry: entry[:2])[2] if found else None
 
 
-def view_of(evaluation: Evaluation) -> View:
-    """How the model saw the images; ValueError for settings that this version does not know."""
-    known = {name: evaluation.settings[name] for name in names_of(View) if name in evaluation.settings}
-    return from_plain(View, known, evaluation.stem)
-
-
 def gather_findings(
-    run: Path, plan: Plan, measured: Measured, device: torch.device, workers: int | None, progress: bool
+    run: Path,
+    plan: Plan,
+    measured: Measured,
+    seen: tuple[str | None, Mapping[str, object]],
+    device: torch.device,
+    workers: int | None,
+    progress: bool,
 ) -> Findings:
-    """Load the model, and evaluate it, boundaries included, where RUN/evaluation does not hold that yet."""
+    """Load the model, and evaluate it, boundaries included, where RUN/evaluation does not hold that yet.
+
+    seen: how the model sees images: a named setting, and changes of its view.
+    """
     model = from_pretrained(run).to(device)
-    evaluation = find_evaluation(run, model, measured)
+    view = settled_view(model, None, *seen)
+    evaluation = find_evaluation(run, model, measured, view)
     if evaluation is None:
         evaluation = evaluate(
             run,
             measured.source,
+            view,
             boundary=True,
             device=str(device),
             workers=workers,

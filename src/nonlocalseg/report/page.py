@@ -23,6 +23,8 @@ from nonlocalseg.runtime import pick_device
 from nonlocalseg.timing.measuring import surroundings
 from nonlocalseg.timing.tables import spell
 from nonlocalseg.training.folder import RECIPE
+from nonlocalseg.values import names_of
+from nonlocalseg.view import View
 
 TEMPLATE, STYLE = "page.html.j2", "page.css"
 CONTENTS = {
@@ -42,6 +44,7 @@ def report(
     *,
     images: int = 3,
     pixels: int = 3,
+    setting: str | None = None,
     device: str | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
@@ -50,8 +53,8 @@ def report(
 ) -> Path:
     """Write one HTML file about a run, which needs no other file and no network, and return its path.
 
-    Where RUN/evaluation holds no evaluation of these images by these weights, they are measured first, boundaries
-    included, and the evaluation is kept there. Raises ValueError and FileNotFoundError, in one line, for a folder that
+    Where RUN/evaluation holds no evaluation of these images by these weights, seen so, boundaries included, they are
+    measured first, and the evaluation is kept there. Raises ValueError and FileNotFoundError, in one line, for a folder that
     is no run, for data that is not there and for an `out` that cannot be written.
 
     Args:
@@ -62,7 +65,9 @@ def report(
         workers: processes that read images; by default up to four.
         out: the file; by default report.html in the folder of the run.
         progress: show progress.
-        changes: fields of `DataSource`, put over what the training validated on: data, root, split, data_options.
+        setting: a paper's way to see images, one of `view.VIEWS`; by default `model.view`.
+        changes: fields of `DataSource`, put over what the training validated on (data, root, split, data_options), and
+            of `View`, put over the model's.
     """
     for name, number in (("images", images), ("pixels", pixels)):
         if number < 0:
@@ -74,9 +79,10 @@ def report(
         raise ValueError(f"--out: {path} is a folder; give the name of a file, such as {path / 'report.html'}")
     check_folder(path.parent)
     where = pick_device(device)
-    measured = open_measured(folder, plan, changes)
+    of_view = {name: given for name, given in changes.items() if name in names_of(View)}
+    measured = open_measured(folder, {name: given for name, given in changes.items() if name not in of_view})
     console = Console(quiet=not progress, stderr=True, highlight=False)
-    findings = gather_findings(folder, plan, measured, where, workers, progress)
+    findings = gather_findings(folder, plan, measured, (setting, of_view), where, workers, progress)
     with console.status("measuring speed"):
         speed = measure_speed(findings)
     with console.status("drawing"):

@@ -37,14 +37,7 @@ def spelled(value: object) -> str:
 
 def told_setting(findings: Findings) -> str:
     """How the images were seen in the evaluation."""
-    settings, view = findings.evaluation.settings, findings.view
-    words = [f"setting {settings['setting']}"] if settings.get("setting") else []
-    words += view.words()
-    if settings.get("precision", "32") != "32":
-        words.append(f"precision {settings['precision']}")
-    if settings.get("fast"):
-        words.append(f"fast ({', '.join(settings['fast'])})")
-    return ", ".join(words)
+    return ", ".join(findings.evaluation.settings.words())
 
 
 def told_occasion(findings: Findings) -> str:
@@ -52,7 +45,7 @@ def told_occasion(findings: Findings) -> str:
     trained = datetime.fromtimestamp((findings.run / BEST / WEIGHTS).stat().st_mtime).astimezone()
     written = datetime.now().astimezone()
     source = findings.measured.source
-    shown = f"Measured on {source.data}, split {source.split}: {told_setting(findings)}."
+    shown = f"Measured on {source.describe()}: {told_setting(findings)}."
     return f"{shown} Model of {trained:%d %B %Y, %H:%M %Z}; report of {written:%d %B %Y, %H:%M %Z}."
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from nonlocalseg.data.source import RECIPE
 from nonlocalseg.files import check_folder, sweep_unfinished
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.runtime import training_rank
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
-RECIPE = "recipe.yaml"
 LOCK = "running.lock"
 EARLY = {RECIPE, LOCK, "metrics.csv", "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
 """What a run makes in its folder before its first checkpoint, and ..."""
