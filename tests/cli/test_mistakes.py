@@ -84,6 +84,14 @@ def test_empty_folder(mistake, data, tmp_path, empty):
     assert not (tmp_path / "run").exists()
 
 
+def test_training_without_a_labelled_pixel(mistake, data, tmp_path):
+    (data / "classes.yaml").write_text("masks: {0: ignore, 1: ignore, 2: ground, 3: thing}")
+    assert "every pixel of the split 'train' is ignored, none is there to train on" in mistake(
+        *train(data, tmp_path / "run")
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_corrupt_image_in_training(mistake, data, tmp_path, workers):
     file = data / "images/train/3.png"

@@ -12,7 +12,7 @@ import numpy as np
 from nonlocalseg import images
 from nonlocalseg.choices import pick
 from nonlocalseg.data.pairing import Matched, Pair
-from nonlocalseg.labels import Colour, LabelMap
+from nonlocalseg.labels import IGNORE, Colour, LabelMap
 from nonlocalseg.values import names_of, value
 
 if TYPE_CHECKING:
@@ -155,6 +155,20 @@ class SegmentationDataset:
         """The label as stored: values [H, W] or colours [H, W, 3]; None where the image has none."""
         pair = self.pairs[index]
         return None if pair.label is None else self.labels.stored(pair.label, pair.name)
+
+    def shows_classes(self) -> bool:
+        """Whether any label has a pixel of a class; reads labels until one has.
+
+        What cannot be read counts as one: it is named where it is used.
+        """
+        for index in range(len(self)):
+            try:
+                raw = self.raw_label(index)
+                if raw is None or (self.map_label(raw) != IGNORE).any():
+                    return True
+            except (ValueError, OSError):
+                return True
+        return False
 
     def map_label(self, raw: np.ndarray) -> np.ndarray:
         """What is stored -> class indices uint8 [H, W], 255 for ignore. Raises `ValueError` for unknown values."""

@@ -111,10 +111,18 @@ class DataSource:
         return kind(self.root, split, transform, strict=strict, **self.data_options)
 
     def labelled(self, purpose: str, transform: Transform | None = None) -> list[SegmentationDataset]:
-        """`open`, where every image must have a label to `purpose`, as in "train on"; `ValueError` otherwise."""
+        """`open`, where every image must have a label to `purpose`, as in "train on", and some pixel a class.
+
+        Raises `ValueError` otherwise.
+        """
         parts = self.open(transform)
         if any(pair.label is None for part in parts for pair in part.pairs):
             raise ValueError(f"{self.root or self.data}: the split {self.split!r} has no labels to {purpose}")
+        if not any(part.shows_classes() for part in parts):
+            raise ValueError(
+                f"{self.root or self.data}: every pixel of the split {self.split!r} is ignored, none is there to "
+                f"{purpose}; give the values of the masks a class (`nonlocalseg check-data` shows them)"
+            )
         return parts
 
 
