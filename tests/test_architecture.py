@@ -36,7 +36,8 @@ LEAVES = (
 EVERYBODY = {"choices", "labels", "values", "view", "runtime", "files", "progress"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
-EVALUATION = {"inference", "data", *MODELS, "metrics", "boundaries", "drawing", "images"}
+ZOO = {"zoo", "conversion", "data", "images", *MODELS}
+EVALUATION = {"inference", *ZOO, "metrics", "boundaries", "drawing", "images"}
 TRAINING = {"recipes", "evaluation", "losses", *EVALUATION}
 # Part -> the parts that it may import beside itself and those that everybody may.
 ARROWS: dict[str, set[str]] = {
@@ -45,7 +46,8 @@ ARROWS: dict[str, set[str]] = {
     "models": BELOW_MODELS,
     "conversion": MODELS,
     "data": {"images"},
-    "inference": {"images", "drawing", *MODELS},
+    "zoo": ZOO - {"zoo"},
+    "inference": {"drawing", *ZOO},
     "recipes": {"data", *MODELS},
     "evaluation": EVALUATION,
     "explanation": EVALUATION - {"data"},
@@ -59,7 +61,7 @@ ARROWS["__main__"] = {"cli"}
 # Packages that only some parts, or files, import.
 OWNERS: dict[str, set[str]] = {
     "lightning": {"training"},
-    "huggingface_hub": {"models/hub.py"},
+    "huggingface_hub": {"models/hub.py", "zoo/download.py"},
     "jinja2": {"report"},
     "matplotlib": {"drawing"},
     "h5py": {"data/nyudv2.py"},

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from nonlocalseg.models.config import ModelConfig
     from nonlocalseg.models.creation import create_model
     from nonlocalseg.models.folding import fold
-    from nonlocalseg.models.hub import from_pretrained, push_to_hub
+    from nonlocalseg.models.hub import push_to_hub
     from nonlocalseg.models.segmenter import Segmenter
     from nonlocalseg.models.speed import speed_up
     from nonlocalseg.training.plan import Plan
     from nonlocalseg.training.runs import train
     from nonlocalseg.view import View
+    from nonlocalseg.zoo.pretrained import from_pretrained
 
 __version__ = "0.1.0"
 
@@ -39,7 +40,7 @@ _PUBLIC = {
     "evaluate": "nonlocalseg.evaluation.scoring",
     "explain": "nonlocalseg.explanation.collect",
     "fold": "nonlocalseg.models.folding",
-    "from_pretrained": "nonlocalseg.models.hub",
+    "from_pretrained": "nonlocalseg.zoo.pretrained",
     "infer": "nonlocalseg.inference.engine",
     "predict": "nonlocalseg.inference.predictor",
     "push_to_hub": "nonlocalseg.models.hub",

@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 
 from nonlocalseg.cli import main
 from nonlocalseg.models.creation import create_model
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.report import gather as gathering
 from nonlocalseg.report.examples import Example, choose_pixel
@@ -34,6 +33,7 @@ from nonlocalseg.report.words import percent, spelled
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.runs import train
 from nonlocalseg.values import changed, names_of, options_of
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 SECTIONS = ("scores", "curves", "confusion", "boundaries", "images", "attention", "speed", "recipe")
 CLAIMS = re.compile(r"because|caus\w+|reasons?\b|\bwhy\b|explain\w*|due to|decisive", re.IGNORECASE)

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nonlocalseg.cli.options import Verb
 
 PROGRAM = "nonlocalseg"
+MIRROR = "NONLOCALSEG_ZOO_MIRROR"  # as in zoo/download.py, whose import takes longer; a test compares the two
 # Verb -> its module beside this one and its name there, so that the overview imports none of them.
 VERBS = {
     "demo": ("training", "demo"),
@@ -40,13 +42,14 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 0, 2 for bad input, 1 for other failures, 130 after Ctrl-C.
 
-    Every mistake is one line on stderr; `--debug`, anywhere among the arguments, shows the traceback as well.
+    Every mistake is one line on stderr; `--debug`, anywhere among the arguments, shows the traceback as well, and
+    `--zoo-mirror` says where the zoo's files come from.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        with warnings.catch_warnings():
+        with _zoo_mirror(words), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")  # what a user can act on is an error or part of the output
             code = _run(words)
@@ -67,6 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = describe(error)
         say(line)
         return code
+
+
+@contextmanager
+def _zoo_mirror(words: list[str]) -> Iterator[None]:
+    """Takes `--zoo-mirror DIR|URL` out of `words`; inside, the zoo and the processes begun here know it."""
+    before = os.environ.get(MIRROR)
+    for place, word in enumerate(words):
+        if word.partition("=")[0] == "--zoo-mirror":
+            given = word.partition("=")[2] or "".join(words[place + 1 : place + 2])
+            if not given or given.startswith("--"):
+                raise ValueError("--zoo-mirror: give a folder or an address, such as --zoo-mirror /data/zoo")
+            del words[place : place + (1 if "=" in word else 2)]
+            os.environ[MIRROR] = given
+            break
+    try:
+        yield
+    finally:
+        os.environ.pop(MIRROR, None) if before is None else os.environ.update({MIRROR: before})
 
 
 def find_verb(name: str) -> Verb[Any]:
@@ -107,6 +128,7 @@ def _overview() -> str:
             *verbs,
             "",
             f"{PROGRAM} help VERB, or VERB --help, explains the options of a verb; {PROGRAM} --version tells the version.",
+            "--zoo-mirror DIR|URL, with any verb, says where the files of `list zoo` come from.",
             f"Nothing at hand yet? Try: {PROGRAM} demo",
         ]
     )

@@ -85,7 +85,7 @@ def _give(model: str, out: str) -> None:
 
     from nonlocalseg.conversion.mmseg_writing import to_mmseg
     from nonlocalseg.files import write_text, writing
-    from nonlocalseg.models.hub import from_pretrained
+    from nonlocalseg.zoo.pretrained import from_pretrained
 
     path = Path(out).expanduser()
     if path.suffix not in (".pth", ".pt"):

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class List:
     """The verb's own options."""
 
-    what: Annotated[Literal["models", "datasets", "recipes"], Positional()]
+    what: Annotated[Literal["models", "datasets", "recipes", "zoo"], Positional()]
     """What to list."""
     model: Annotated[str | None, Metavar("NAME")] = None
-    """Only this model, with the options that its head has of its own."""
+    """Only this model, with the options that its head has of its own; of the zoo, only checkpoints of this model."""
     data: Annotated[str | None, Metavar("NAME")] = None
-    """Only the recipes for this data set, or only this data set, with its classes, its options and the files it
-    expects."""
+    """Only the recipes for this data set, or its checkpoints in the zoo, or only this data set, with its classes, its
+    options and the files it expects."""
     cost: bool = False
     """Count the parameters and multiply-adds of the models, which takes up to a second for each."""
     backbone: Annotated[str | None, Metavar("NAME")] = None
@@ -49,7 +49,7 @@ class List:
 
 @verb(List)
 def list_(own: List, given: Given) -> None:
-    """List the models, the data sets or the training recipes.
+    """List the models, the data sets, the training recipes or the trained models of the zoo.
 
     With --cost, models come with their parameters and multiply-adds on one image, in evaluation (without the auxiliary
     head). With --model, every option of its head is explained; they are what `train --model-options` takes.
@@ -60,6 +60,7 @@ def list_(own: List, given: Given) -> None:
         nonlocalseg list models --model galdv2
         nonlocalseg list datasets
         nonlocalseg list recipes --data camvid
+        nonlocalseg list zoo --data ade20k --model ann
     """
     from nonlocalseg.data.catalog import DATASETS
 
@@ -70,6 +71,11 @@ def list_(own: List, given: Given) -> None:
         console.print(_models(own))
         for table in _model_options(own.model) if own.model is not None else ():
             console.print(table)
+    elif own.what == "zoo":
+        table, notes = _zoo(own)
+        console.print(table)
+        for note in notes:
+            console.print(note)
     elif own.what == "recipes":
         table, notes = _recipes(own.data)
         console.print(table)
@@ -170,6 +176,40 @@ def _recipes(data: str | None) -> tuple[Table, list[str]]:
             number = str(notes.setdefault(recipe.notes, len(notes) + 1)) if recipe.notes else ""
             table.add_row(recipe.name, *("\n".join(column) for column in columns), number)
     return table, [f"note {number}: {text}" for text, number in notes.items()]
+
+
+def _zoo(own: List) -> tuple[Table, list[str]]:
+    """The table, and the terms of its checkpoints' data, by the numbers in its last column."""
+    from rich.table import Table
+
+    from nonlocalseg.zoo.entries import PREFIX, TERMS, all_entries
+    from nonlocalseg.zoo.official import FILES, OFFICIAL
+
+    models = {entry.model for entry in all_entries()}
+    if own.model is not None:
+        pick("model of the zoo", own.model, models)
+    table = Table("name", "mIoU", "6 scales, flips", "classes", "size", "terms")
+    table.columns[0].no_wrap = True
+    terms: dict[str, int] = {}
+
+    def number(text: str) -> str:
+        return str(terms.setdefault(text, len(terms) + 1))
+
+    found = [entry for entry in all_entries() if own.model in (None, entry.model) and own.data in (None, entry.data)]
+    for entry in found:
+        several = "-" if entry.miou_flip is None else f"{entry.miou_flip:.2f}"
+        size, classes = f"{entry.megabytes} MB", str(entry.num_classes)
+        table.add_row(PREFIX + entry.name, f"{entry.miou:.2f}", several, classes, size, number(TERMS[entry.data]))
+    official = [
+        (name, file)
+        for name, file in FILES.items()
+        if own.model in (None, name.split("-")[0]) and own.data in (None, file.data)
+    ]
+    for name, file in official:
+        table.add_row(OFFICIAL + name, file.figure, "", "19", "by hand", number(file.terms))
+    best = f"{PREFIX}MODEL-BACKBONE-DATA, such as {PREFIX}ann-r101-ade20k, is the best of its kind"
+    table.caption = f"{len(found) + len(official)} checkpoints, their figures as published; {best}"
+    return table, [f"terms {number}: {text}" for text, number in terms.items()]
 
 
 def _figure(one: Published) -> str:

@@ -217,7 +217,7 @@ def _usage(program: str, options: Mapping[str, Option]) -> str:
 def _described(verb: Verb[Any]) -> tuple[str, str]:
     description, _, examples = (inspect.getdoc(verb.run) or "").partition("\n\nExamples:\n")
     more = verb.more()
-    end = "--debug, with any verb, shows where an error was raised."
+    end = "With any verb: --debug shows where an error was raised; --zoo-mirror DIR|URL is where models of the zoo come from."
     return description + (f"\n\n{more}" if more else ""), (f"examples:\n{examples}\n\n" if examples else "") + end
 
 

@@ -66,9 +66,9 @@ def predict(own: Predict, given: Given) -> int:
     from nonlocalseg.inference.borrowed import settled_view
     from nonlocalseg.inference.photographs import AREAS, SKIPPED, find_photographs
     from nonlocalseg.inference.predictor import predict as label
-    from nonlocalseg.models.hub import from_pretrained
     from nonlocalseg.progress import track
     from nonlocalseg.runtime import pick_device
+    from nonlocalseg.zoo.pretrained import from_pretrained
 
     if own.setting is not None:
         settled_view(None, None, own.setting, given)  # before anything is looked for

@@ -128,6 +128,11 @@ class SegmentationDataset:
         return cls.classes or None
 
     @classmethod
+    def known_palette(cls, options: DatasetOptions) -> tuple[Colour, ...]:
+        """Their colours."""
+        return cls.palette
+
+    @classmethod
     def disjoint_splits(cls, root: Path, options: DatasetOptions) -> tuple[str, ...]:
         """The splits that together hold every pair once: what `check_dataset` goes through."""
         return tuple(split for split in cls.splits if split not in ("trainval", "all"))

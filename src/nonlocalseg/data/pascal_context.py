@@ -18,7 +18,7 @@ from nonlocalseg.data.layouts import Task, check_stored, field_of, inside, read_
 from nonlocalseg.data.pairing import Matched, by_suffix, join, match_listed
 from nonlocalseg.data.tables import colours, distinct, names, numbers
 from nonlocalseg.files import write_text
-from nonlocalseg.labels import IGNORE, LabelMap
+from nonlocalseg.labels import IGNORE, Colour, LabelMap
 from nonlocalseg.values import value
 
 CLASSES = names("""
@@ -111,6 +111,10 @@ class PASCALContext(SegmentationDataset):
     @classmethod
     def known_classes(cls, options: PASCALContextOptions) -> tuple[str, ...]:
         return CLASSES if options.background else CLASSES[1:]
+
+    @classmethod
+    def known_palette(cls, options: PASCALContextOptions) -> tuple[Colour, ...]:
+        return PALETTE if options.background else PALETTE[1:]
 
     def discover(self) -> Discovery:
         voc = inside(self.root, *_VOC)

@@ -23,7 +23,6 @@ from nonlocalseg.inference.borrowed import evaluated, settled_view
 from nonlocalseg.inference.engine import classify
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.progress import track
@@ -40,6 +39,7 @@ from nonlocalseg.runtime import (
 )
 from nonlocalseg.values import changed, names_of
 from nonlocalseg.view import View
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 BOUNDARY_IOU_DILATION = 0.02  # of the image's diagonal (Cheng et al., CVPR 2021)
 

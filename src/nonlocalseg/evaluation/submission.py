@@ -24,11 +24,11 @@ from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.files import writing
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.labels import check_same_classes
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.progress import track
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from nonlocalseg.explanation.collect import Explanation, explain
 from nonlocalseg.images import read_image, read_mask
 from nonlocalseg.labels import Colour, LabelError, LabelMap, check_same_classes, same
 from nonlocalseg.models.creation import build
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.runtime import pick_device
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 
 @dataclass(frozen=True, eq=False)

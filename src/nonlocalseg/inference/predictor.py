@@ -19,9 +19,9 @@ from nonlocalseg.inference.best import STRIP_ROWS
 from nonlocalseg.inference.borrowed import evaluated, settled_view
 from nonlocalseg.inference.engine import Model, Seen, look
 from nonlocalseg.labels import IGNORE, Colour, default_palette
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.view import View
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 Picture = str | Path | Image.Image | np.ndarray
 """A file, a picture of Pillow's, or an RGB array uint8 [H, W, 3]."""

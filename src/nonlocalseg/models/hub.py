@@ -22,35 +22,40 @@ HUB = "hf:"
 """Before a name, it says that it is one on the hub and no folder."""
 
 
-def from_pretrained(
-    source: str | Path,
-    classes: Sequence[str] | None = None,
-    palette: Palette | None = None,
-    label_map: LabelMap | None = None,
-) -> Segmenter:
+def load_saved(source: str | Path) -> Segmenter:
     """The model saved in a folder (of a model, or of a run), or on the hub as "hf:owner/name" ("owner/name" does
     where no folder is called owner); in evaluation mode.
 
-    With `classes`, the classifiers are made anew for these names, with their `palette` and `label_map`, and every other
-    weight is kept. Raises
-    `FileNotFoundError` where there is no model, `ValueError` for a config or weights that do not fit.
+    Raises `FileNotFoundError` where there is no model, `ValueError` for a config or weights that do not fit.
     """
     folder = _folder(source)
     config = read_config(folder)
-    if classes is not None:
-        colours = default_palette(len(classes)) if palette is None else palette
-        drawn = [tuple(colour) for colour in colours]
-        config = changed(config, {"classes": tuple(classes), "palette": drawn, "label_map": label_map})
-    state, fresh = read_own_weights(folder), classes is not None
-    _check_before_building(config, state, folder / WEIGHTS, fresh)
+    state = read_own_weights(folder)
+    _check_before_building(config, state, folder / WEIGHTS)
     model = build(config)
     if config.folded:
         fold_in_place(model.eval())
-    load_weights(model, state, folder / WEIGHTS, fresh_classifiers=fresh)
+    load_weights(model, state, folder / WEIGHTS)
     return model.eval()
 
 
-def _check_before_building(config: ModelConfig, state: Mapping[str, Tensor], source: object, fresh: bool) -> None:
+def with_classes(
+    model: Segmenter, classes: Sequence[str], palette: Palette | None = None, label_map: LabelMap | None = None
+) -> Segmenter:
+    """A model for other classes: the classifiers are made anew, every other weight is that of `model`."""
+    if model.config is None:
+        raise ValueError("this Segmenter was assembled by hand and has no config: build it with create_model()")
+    colours = default_palette(len(classes)) if palette is None else palette
+    drawn = [tuple(colour) for colour in colours]
+    config = changed(model.config, {"classes": tuple(classes), "palette": drawn, "label_map": label_map})
+    renewed = build(config)
+    if config.folded:
+        fold_in_place(renewed.eval())
+    load_weights(renewed, model.state_dict(), "the model", fresh_classifiers=True)
+    return renewed.eval()
+
+
+def _check_before_building(config: ModelConfig, state: Mapping[str, Tensor], source: object) -> None:
     """ValueError where `state` does not fit `config`, found before the network takes memory."""
     try:
         with torch.device("meta"):
@@ -60,7 +65,7 @@ def _check_before_building(config: ModelConfig, state: Mapping[str, Tensor], sou
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond any memory
         raise ValueError(f"{source} does not fit its config ({str(error).splitlines()[0]})") from None
     if not config.folded:
-        _fitting(model, state, source, fresh)
+        _fitting(model, state, source, False)
         return
     # What folding leaves shows only once a network has run; it is never more than there was.
     wanted, found = (sum(item.numel() for item in part.values()) for part in (model.state_dict(), state))

@@ -17,12 +17,12 @@ from nonlocalseg.evaluation.results import Evaluation, fingerprint
 from nonlocalseg.evaluation.scoring import evaluate
 from nonlocalseg.inference.borrowed import settled_view
 from nonlocalseg.inference.predictor import predict
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
 from nonlocalseg.view import View
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Mapping[str, Curve]]

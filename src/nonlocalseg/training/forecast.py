@@ -18,7 +18,6 @@ from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.cost import multiply_adds, parameter_count
 from nonlocalseg.models.creation import build, class_names
 from nonlocalseg.models.creation import resolve as resolve_model
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import device_count
 from nonlocalseg.training.data import DrawOrder, SegmentationData, mix_seed
@@ -28,6 +27,7 @@ from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.runs import planned
 from nonlocalseg.training.trainer import save_memory
 from nonlocalseg.values import changed, plain
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 ASSUMED_CLASSES = 20
 """Of a data set whose classes are not known before its files are read."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
@@ -23,6 +22,7 @@ from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, resolve
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
 from nonlocalseg.values import changed
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from rich.console import Console
 from timm.layers import convert_sync_batchnorm
 
 from nonlocalseg.models.creation import create_model
-from nonlocalseg.models.hub import from_pretrained
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.callbacks import Average, Checkpoints, MetricsFile, ProgressBar, RecipeFile, SameFolder
@@ -26,6 +25,7 @@ from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.signals import LeaveOnSignal
 from nonlocalseg.values import changed
+from nonlocalseg.zoo.pretrained import from_pretrained
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """As Lightning calls them."""
