@@ -245,7 +245,7 @@ def test_values_differ_from_the_defaults_in_bold():
 def test_curves(page, run, tmp_path):
     curves = read_curves(run, 1)
     assert curves["miou"][""][0] == [2, 4]
-    assert all(f"{value:.3f}" in page.text["curves"] for value in curves["miou"][""][1])
+    assert all(f"{100 * value:.2f} %" in page.text["curves"] for value in curves["miou"][""][1])
     for number in (1, 2):
         shutil.copytree(run, tmp_path / f"phase-{number}", ignore=shutil.ignore_patterns("[!m]*"))
     assert list(read_curves(tmp_path, 2)["loss"]) == ["phase 1", "phase 2"]
@@ -381,3 +381,27 @@ def test_a_browser_shows_it(page, run, tmp_path, width):
     bands = pixels[:2000].reshape(8, 250, width)
     assert all((band < 128).mean() > 0.002 for band in bands), "a part of the page is blank"
     assert (pixels[:, -8:] > 200).mean() > 0.9, "something is wider than the page"
+
+
+def test_the_date_of_the_model_survives_a_copy(run: Path, tmp_path: Path) -> None:
+    """It was the time of the file, which a copy does not keep."""
+    config = json.loads((run / "best" / "config.json").read_text())
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "best" / "config.json").write_text(json.dumps({**config, "saved": "2024-02-29T12:00:00+00:00"}))
+    os.utime(copy / "best" / "model.safetensors", (1, 1))
+    for path in (copy / "evaluation").iterdir():
+        os.utime(path)
+    report(copy, images=0, pixels=0, **QUIET)
+    assert "Model of 29 February 2024" in (copy / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_a_dash_is_and_each_thing_once(page: Page) -> None:
+    caption = next(caption for caption in page.tables if caption.startswith("The classes"))
+    assert "the precision of a class that was never predicted" in caption
+    shown = [picture["alt"] for picture in page.pictures if picture["section"] == "attention"]
+    assert shown
+    assert all(
+        alt.count("%  ") >= 5 for alt in shown
+    )  # the list stands in the picture, and for those who do not see it
+    assert "<ol" not in page.source

@@ -83,7 +83,7 @@ def _anchors(subject: Subject) -> Iterator[Drawn]:
                 f"anchors-{model}-{block}",
                 figure,
                 f"{_capital(title)}, {subject.place}; the largest weight: {listed[0][1]}",
-                f"The weights of {seen.title} over its regions; they sum to 1. The largest:",
+                f"The weights of {seen.title} over its regions; they sum to 1.",
                 [text for _, text in listed],
             )
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ BEST, LAST = "best", "last"
 """The models in the folder of a run: of the best validation, and of the last step that was saved."""
 DIGEST = "weights_sha256"
 """The entry of `config.json` from which altered weights are told."""
+SAVED = "saved"
+"""The entry that says when the weights were written: a copy's files have other times."""
 
 
 def write_model(config: ModelConfig, state: dict[str, Tensor], folder: str | Path) -> Path:
@@ -38,7 +41,8 @@ def write_model(config: ModelConfig, state: dict[str, Tensor], folder: str | Pat
                 raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder / WEIGHTS)) from error
             raise
         digest = _digest(temporary)
-    content = {"format_version": FORMAT_VERSION, DIGEST: digest, **plain(config)}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"format_version": FORMAT_VERSION, DIGEST: digest, SAVED: now, **plain(config)}
     write_text(folder / CONFIG, json.dumps(content, indent=1) + "\n")
     return folder
 
@@ -50,12 +54,21 @@ def read_config(folder: Path) -> ModelConfig:
         if name not in content:
             raise ValueError(f"{path} lacks {name!r}: it was not written by this library")
     del content[DIGEST]
+    content.pop(SAVED, None)
     version = content.pop("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format {version}, this version reads {FORMAT_VERSION}: upgrade nonlocalseg")
     model = MODELS[pick(f"model in {path}", str(content["model"]), MODELS)]
     options = from_plain(type(model.options), content.pop("options"), f"{path}: options")
     return from_plain(ModelConfig, {**content, "options": options}, path)
+
+
+def saved_at(folder: Path) -> datetime | None:
+    """When the model of a folder was saved, None where its config does not say it as ISO 8601."""
+    try:
+        return datetime.fromisoformat(str(_read_names(folder / CONFIG).get(SAVED)))
+    except ValueError:
+        return None
 
 
 def _read_names(path: Path) -> dict[str, Any]:

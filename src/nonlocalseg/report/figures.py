@@ -43,7 +43,6 @@ class Shown:
     source: str
     alt: str
     caption: str = ""
-    lines: Sequence[str] = ()
     kind: str = ""
 
 
@@ -156,7 +155,7 @@ def attention_pictures(findings: Findings, count: int) -> list[Attending]:
         model = findings.plan.model
         subject = Subject({model: explanation}, example.name, example.truth, {model: findings.model})
         pictures = [
-            Shown(jpeg(drawn.figure), drawn.alt, drawn.caption, drawn.lines, "wide")
+            Shown(jpeg(drawn.figure), "; ".join([drawn.alt, *drawn.lines]), drawn.caption, "wide")
             for picture in PICTURES.values()
             if picture.attends
             for drawn in picture.draw(subject)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from nonlocalseg.models.storage import BEST, WEIGHTS
+from nonlocalseg.models.storage import BEST, saved_at
 from nonlocalseg.report.gather import Findings
 from nonlocalseg.timing.measuring import surroundings
 
@@ -42,11 +42,11 @@ def told_setting(findings: Findings) -> str:
 
 def told_occasion(findings: Findings) -> str:
     """On what was measured, of when the model is, and when the report was written."""
-    trained = datetime.fromtimestamp((findings.run / BEST / WEIGHTS).stat().st_mtime).astimezone()
-    written = datetime.now().astimezone()
+    saved, written = saved_at(findings.run / BEST), datetime.now().astimezone()
     source = findings.measured.source
     shown = f"Measured on {source.describe()}: {told_setting(findings)}."
-    return f"{shown} Model of {trained:%d %B %Y, %H:%M %Z}; report of {written:%d %B %Y, %H:%M %Z}."
+    model = f"Model of {saved.astimezone():%d %B %Y, %H:%M %Z}; report" if saved else "Report"
+    return f"{shown} {model} of {written:%d %B %Y, %H:%M %Z}."
 
 
 def told_start(findings: Findings) -> str:
