@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.compared_pyramids import PYRAMIDS
 from nonlocalseg.conversion import key_maps
 from nonlocalseg.conversion.mmseg_rules import RULES
 from nonlocalseg.heads.base import Head, Watch
@@ -28,13 +29,20 @@ NARROW = {2: 4, 3: 4, 4: 6, 5: 8}
 
 @dataclass(frozen=True)
 class Compared:
-    """theirs: name of their head. stages: those it is given, low to high. published: (their options, ours beyond the
-    wiring) of the checkpoints. small: the same, of narrow heads for tests."""
+    """theirs: name of their head. published: (their options, ours beyond the wiring) of the checkpoints. small: the same,
+    of narrow heads for tests. stages: those it is given, low to high, each `larger` times the size of the last."""
 
     theirs: str
     published: tuple[Options, Options]
     small: tuple[tuple[Options, Options], ...]
     stages: tuple[int, ...] = (5,)
+    larger: tuple[int, ...] = ()
+    smallest: tuple[int, int] = (9, 13)
+
+    def sizes(self, last: tuple[int, int]) -> dict[int, tuple[int, int]]:
+        """Height and width of each stage, where the last has those."""
+        factors = self.larger or (1,) * len(self.stages)
+        return {stage: (n * last[0], n * last[1]) for stage, n in zip(self.stages, factors, strict=True)}
 
 
 def _same(**options: Any) -> tuple[Options, Options]:
@@ -43,6 +51,7 @@ def _same(**options: Any) -> tuple[Options, Options]:
 
 
 COMPARED: dict[str, Compared] = {
+    **{name: Compared(**fields) for name, fields in PYRAMIDS.items()},
     "encnet": Compared(
         "EncHead",
         ({"channels": 512, "num_codes": 32}, {}),
@@ -162,21 +171,36 @@ class LiteralMask(nn.Module):
         return weights.flatten(1, 2)
 
 
+class Cascade(nn.ModuleList):
+    """mmsegmentation's CascadeEncoderDecoder without the encoder: scores, and those of the first head."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__([first, second])
+
+    def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor]:
+        coarse = self[0](stages)
+        return self[1](stages, coarse), coarse
+
+
+def _class_of(models: Any, name: str) -> Any:
+    return getattr(models, name, None) or getattr(models.decode_heads, name)
+
+
 def their_head(name: str, options: Options, channels: Mapping[int, int], classes: int, align_corners: bool) -> Any:
     """mmsegmentation's head in evaluation, with drawn weights and statistics."""
     models, _ = import_mmsegmentation()
     case = COMPARED[name]
-    several = len(case.stages) > 1
     torch.manual_seed(0)
-    head = getattr(models, case.theirs, None) or getattr(models.decode_heads, case.theirs)
-    built = head(
-        in_channels=[channels[stage] for stage in case.stages] if several else channels[case.stages[0]],
-        in_index=list(range(len(case.stages))) if several else 0,
-        num_classes=classes,
-        norm_cfg={"type": "BN", "requires_grad": True},
-        align_corners=align_corners,
-        **options,
-    )
+    shared = {"num_classes": classes, "norm_cfg": {"type": "BN", "requires_grad": True}, "align_corners": align_corners}
+    several = len(case.stages) > 1 and not {"c1_in_channels", "coarse"} & options.keys()
+    inputs: dict[str, Any] = {"in_channels": channels[5], "in_index": len(case.stages) - 1}
+    if several:
+        inputs = {"in_channels": [channels[n] for n in case.stages], "in_index": list(range(len(case.stages)))}
+    own = {name: value for name, value in options.items() if name != "coarse"}
+    built = _class_of(models, case.theirs)(**{**inputs, **shared, **own})
+    if "coarse" in options:
+        first = {"in_channels": channels[4], "in_index": 0, **options["coarse"], **shared}
+        built = Cascade(_class_of(models, "FCNHead")(**first), built)
     for key, part in list(built.named_children()):
         if key.startswith("psamask"):
             setattr(built, key, LiteralMask(part.psa_type, part.mask_size))
@@ -227,7 +251,7 @@ class Kept(Watch):
 
 
 # The further outputs in the order in which their head returns them behind the scores.
-FURTHER = {"encnet": ("presence",), "danet": ("position", "channel")}
+FURTHER = {"encnet": ("presence",), "danet": ("position", "channel"), "ocr": ("coarse",)}
 
 
 def both(
@@ -249,11 +273,11 @@ def differences(
     theirs, ours = (head.double() for head in both(name, options, NARROW, 5, align_corners))
     stages = COMPARED[name].stages
     torch.manual_seed(1)
-    maps = [torch.randn(2, NARROW[stage], *size, dtype=torch.float64).relu_() for stage in stages]
+    sizes = COMPARED[name].sizes(size)
+    maps = [torch.randn(2, NARROW[stage], *sizes[stage], dtype=torch.float64).relu_() for stage in stages]
     first, second = ([x.clone().requires_grad_() for x in maps] for _ in range(2))
-    found = theirs(first)
+    found, kept = theirs(first), Kept()
     expected = list(found) if isinstance(found, tuple) else [found]
-    kept = Kept()
     scores = ours(dict(zip(stages, second, strict=True)), kept)
     got = [scores, *(kept.found[key] for key in FURTHER.get(name, ()))]
     forward = max(float((a - b).abs().max()) for a, b in zip(got, expected, strict=True))

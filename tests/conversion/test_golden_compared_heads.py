@@ -11,12 +11,13 @@ from golden_files import Stored, assert_matches, assert_within
 from safetensors import safe_open
 from test_golden_heads import OnStages
 
-from nonlocalseg.conversion import key_maps, mmseg_attending, mmseg_framed
+from nonlocalseg.conversion import key_maps, mmseg_attending, mmseg_framed, mmseg_pyramids, official
+from nonlocalseg.conversion.checkpoints import convert
 from nonlocalseg.conversion.mmseg_rules import RULES
 from nonlocalseg.conversion.rules import HeadRule, give_fields, take_fields, tupled
 from nonlocalseg.heads.base import HeadOptions, Watch
 from nonlocalseg.models.catalog import MODELS
-from nonlocalseg.models.creation import resolve
+from nonlocalseg.models.creation import create_model, resolve
 from nonlocalseg.models.wirings import wired
 from nonlocalseg.values import changed, names_of, plain
 
@@ -49,7 +50,9 @@ def options_of(model: str, given: dict) -> HeadOptions:
 def test_fields_are_read_and_written(path):
     meta, rule = described(path)
     theirs, ours = json.loads(meta["their_options"]), options_of(rule.model, json.loads(meta["options"]))
+    coarse = theirs.pop("coarse", {})
     taken = take_fields(rule.fields, theirs, "decode_head", frozenset(rule.without_effect))
+    taken |= take_fields(rule.coarse or (), coarse, "decode_head[0]", frozenset())
     start = MODELS[rule.model].options
     wiring = {
         name: item for name, item in wired("mmseg", rule.model, "resnet50").items() if name in names_of(type(start))
@@ -106,6 +109,33 @@ class ReadOnly(OnStages):
 
 def test_every_head_has_its_files():
     assert {path.stem.rpartition("_")[0] for path in FILES} >= {
-        rule.model for rule in (*mmseg_attending.RULES, *mmseg_framed.RULES)
+        rule.model for rule in (*mmseg_attending.RULES, *mmseg_framed.RULES, *mmseg_pyramids.RULES)
     }
     assert all(path.stat().st_size <= 120_000 for path in FILES)
+
+
+def test_head_of_the_official_dgcnet():
+    stored = Stored(FILES[0].parents[1] / "dgc.safetensors")
+    options = resolve("dgc", "resnet50", ["a"], None, "official", {"channels": 8}).options
+    head = MODELS["dgc"].head.build(options, {5: 8}, 3)
+    state = {f"head.{key}": value for key, value in official.two_dimensional(stored.state).items()}
+    mapped, unknown = key_maps.renamed(state, official.GALD_DGC)
+    assert not unknown
+    counters = {key: value for key, value in head.state_dict().items() if key.endswith("num_batches_tracked")}
+    head.load_state_dict(counters | {key.removeprefix("head."): value for key, value in mapped.items()})
+    assert_matches(stored, OnStages(head.eval(), 5), "stage5")
+
+
+def test_whole_official_dgcnet_is_recognised():
+    details = {"multi_grid": (1, 2, 4), "dilated_blocks": "all"}
+    ours = create_model("dgc", "resnet50s", num_classes=4, wiring="official", **details)
+    state, extra = key_maps.renamed_back(ours.state_dict(), official.GALD_DGC)
+    assert extra == ["mean", "std"]
+    flat = ("head.dualgcn.conv_", "head.dualgcn.gcn_local_attention.conv_")
+    state = {key: value[..., 0] if key.startswith(flat) else value for key, value in state.items()}
+    assert sum(value.ndim == 3 for value in state.values()) == 3
+    state = {key: value for key, value in state.items() if not key.startswith("dsn.4.")}  # DualSeg's is dsn.3
+    found = convert(state, "gald-official")
+    assert found.config.flat() == ours.config.flat()
+    for key, value in found.head.state_dict().items():
+        assert torch.equal(value, ours.head.state_dict()[key]), key
