@@ -245,3 +245,37 @@ def test_mmsegmentation_dilates_one_convolution_of_a_small_resnets_blocks(backbo
     assert set(dilations(wiring="mmseg")) == {1}
     assert max(dilations()) == 4
     assert max(dilations(wiring="mmseg", dilate_second=True)) == 4
+
+
+def test_channels_last_networks_and_those_of_fixed_multiples_see_any_size():
+    for backbone, multiple in (("swin_tiny_patch4_window7_224", 32), ("dla34", 32)):
+        model = nls.create_model("fcn", backbone, num_classes=2, channels=8, auxiliary=False).eval()
+        assert model.backbone.multiple == multiple
+        features = model.features(torch.rand(1, 3, 97, 65))
+        assert {stage: x.shape[1] for stage, x in features.items()} == model.backbone.channels
+        assert model(torch.rand(1, 3, 97, 65))["out"].shape == (1, 2, 97, 65)
+
+
+def test_networks_of_one_size_are_refused_when_they_are_made():
+    with pytest.raises(ValueError, match="coat_tiny cannot see images of any size") as caught:
+        nls.create_model("fcn", "coat_tiny", num_classes=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_networks_whose_patches_do_not_divide_64_fold():
+    model = nls.create_model("fcn", "eva02_tiny_patch14_224", num_classes=2, channels=8, auxiliary=False).eval()
+    image = torch.rand(1, 3, 40, 50)
+    with torch.no_grad():
+        torch.testing.assert_close(nls.fold(model)(image)["out"], model(image)["out"])
+
+
+def test_options_of_blocks_are_those_of_mmsegmentation():
+    body = nls.create_model("fcn", "resnet50", num_classes=2, stride_first=True, output_stride=16).backbone.body
+    assert (body.layer2[0].conv1.stride, body.layer2[0].conv2.stride) == ((2, 2), (1, 1))
+    body = nls.create_model("fcn", "mobilenetv2_050", num_classes=2, wiring="mmseg").backbone.body
+    assert [block.conv_dw.dilation[0] for block in body.blocks[3]] == [2, 1, 1, 1]
+    model = nls.create_model("aspp", "resnet18", num_classes=2, wiring="mmseg", multi_grid=(1, 2), norm_eps=1e-3)
+    assert [block.conv1.dilation[0] for block in model.backbone.body.layer4] == [1, 2]
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
+    with pytest.raises(ValueError, match="stride_first: resnet18 has no bottleneck blocks"):
+        nls.create_model("fcn", "resnet18", num_classes=2, stride_first=True)

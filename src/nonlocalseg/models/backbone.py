@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,9 +45,41 @@ class Backbone(nn.Module):
         self.multiple = _patch_multiple(self.body, max(self.strides.values()))
         self.has_batch_norm = any(isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm)) for m in self.body.modules())
         arrange_blocks(self.body, name, options)
+        self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
+        if _family(name) not in _ANY_SIZE:
+            self.multiple = self._tried_multiple(name)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        return dict(zip(self.channels, self.body(images), strict=True))
+        features = self.body(images)
+        if self.channels_last:
+            features = [x.permute(0, 3, 1, 2) for x in features]
+        return dict(zip(self.channels, features, strict=True))
+
+    def _tried_multiple(self, name: str) -> int:
+        """The multiple of which images must be, found by trying; ValueError where only sizes of its own will do."""
+        reason = ""
+        for multiple in sorted({self.multiple, max(self.strides.values())}):
+            self.multiple = multiple
+            reason = self._mistake()
+            if not reason:
+                return multiple
+        raise ValueError(f"backbone: {name} cannot see images of any size ({reason}): choose another")
+
+    @torch.no_grad()
+    def _mistake(self) -> str:
+        """What goes wrong on a small image and on one of odd sides; nothing where both pass."""
+        mode, device = self.body.training, next(self.body.parameters()).device
+        self.body.eval()
+        try:
+            for size in ((64, 64), (97, 65)):
+                features = self(self.pad(torch.zeros(1, 3, *size, device=device)))
+                if any(x.ndim != 4 or x.shape[1] != self.channels[stage] for stage, x in features.items()):
+                    return "its features are no maps"
+        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        finally:
+            self.body.train(mode)
+        return ""
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image of this size is padded to."""
@@ -57,6 +90,22 @@ class Backbone(nn.Module):
         height, width = self.padded_size(images.shape[2], images.shape[3])
         bottom, right = height - images.shape[2], width - images.shape[3]
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+
+_ANY_SIZE = {
+    "byobnet",
+    "convnext",
+    "densenet",
+    "dpn",
+    "efficientnet",
+    "eva",
+    "ghostnet",
+    "mobilenetv3",
+    "regnet",
+    "resnet",
+}
+_ANY_SIZE |= {"resnetv2", "vision_transformer"}
+"""timm's families that take images of any size, padded to their patches; the others are tried when they are made."""
 
 
 def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -91,7 +140,12 @@ def _create(
         if not Path(weights).is_file():
             raise FileNotFoundError(f"backbone-weights: {weights} does not exist")
         options["pretrained_cfg_overlay"] = {"file": str(weights)}
-    fixed = {"vision_transformer": "dynamic_img_size", "eva": "dynamic_img_size", "swin_transformer": "strict_img_size"}
+    fixed = {
+        "vision_transformer": "dynamic_img_size",
+        "deit": "dynamic_img_size",
+        "eva": "dynamic_img_size",
+        "swin_transformer": "strict_img_size",
+    }
     flexible = fixed.get(_family(name))
     if flexible is not None:
         options[flexible] = flexible == "dynamic_img_size"

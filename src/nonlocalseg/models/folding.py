@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.basic import Affine, ConvNormAct
 from nonlocalseg.blocks.folding import fold_norm, fold_out, fused
 from nonlocalseg.blocks.non_local import AttendingBlock
+from nonlocalseg.models.backbone import Backbone
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.values import changed
 
@@ -39,7 +40,7 @@ def fold_in_place(model: Segmenter) -> None:
     if model.folded:
         return
     model.auxiliary = None
-    _fold_backbone(model.backbone.body)
+    _fold_backbone(model.backbone)
     for module in list(model.head.modules()):
         if isinstance(module, ConvNormAct):
             fold_norm(module)
@@ -56,10 +57,11 @@ def fold_in_place(model: Segmenter) -> None:
         model.config = changed(model.config, {"folded": True})
 
 
-def _fold_backbone(body: nn.Module) -> None:
+def _fold_backbone(backbone: Backbone) -> None:
     """Fold every batch norm that alone consumes a convolution's result, and check the features on one image."""
+    body = backbone.body
     parameter = next(body.parameters())
-    image = torch.rand(1, 3, 64, 64, dtype=parameter.dtype, device=parameter.device)
+    image = torch.rand(1, 3, *backbone.padded_size(64, 64), dtype=parameter.dtype, device=parameter.device)
     pairs, before = _pairs(body, image)
     modules = dict(body.named_modules())
     for conv_name, norm_name in pairs:
