@@ -125,9 +125,9 @@ def test_words_of_the_command_line():
 
 
 def test_a_root_for_several_data_sets():
-    phases = resolve("camvid/galdv1-resnet101s-from-cityscapes", {"root": "data"}).phases
-    assert [phase.root for phase in phases] == ["data/cityscapes", "data/camvid"]
-    assert {phase.root for phase in resolve("cityscapes/galdv1-resnet101s-coarse", {"root": "data"}).phases} == {"data"}
+    phases = resolve("camvid/galdv1-resnet101s-from-cityscapes", {"root": "/data"}).phases
+    assert [phase.root for phase in phases] == ["/data/cityscapes", "/data/camvid"]
+    assert {phase.root for phase in resolve("cityscapes/galdv1-resnet101s-coarse", {"root": "/data"}).phases} == {"/data"}
 
 
 def test_every_option_is_described_and_none_is_named_twice():
@@ -142,10 +142,10 @@ def test_precisions_are_those_of_the_runtime():
 
 
 def test_interval_and_validation():
-    phase = Phase(data="camvid", root="somewhere", steps=100)
+    phase = Phase(data="camvid", root="/somewhere", steps=100)
     assert (phase.interval, replace(phase, steps=10**6).interval, replace(phase, val_every=7).interval) == (10, 4000, 7)
     assert phase.validation == phase.source("val")
-    assert phase.source("val").describe() == "camvid, val in somewhere"
+    assert phase.source("val").describe() == "camvid, val in /somewhere"
     assert replace(phase, val_split=None).validation is None
 
 
