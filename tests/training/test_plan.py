@@ -127,7 +127,9 @@ def test_words_of_the_command_line():
 def test_a_root_for_several_data_sets():
     phases = resolve("camvid/galdv1-resnet101s-from-cityscapes", {"root": "/data"}).phases
     assert [phase.root for phase in phases] == ["/data/cityscapes", "/data/camvid"]
-    assert {phase.root for phase in resolve("cityscapes/galdv1-resnet101s-coarse", {"root": "/data"}).phases} == {"/data"}
+    assert {phase.root for phase in resolve("cityscapes/galdv1-resnet101s-coarse", {"root": "/data"}).phases} == {
+        "/data"
+    }
 
 
 def test_every_option_is_described_and_none_is_named_twice():
