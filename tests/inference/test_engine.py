@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from nonlocalseg.inference.best import best_class
 from nonlocalseg.inference.engine import infer
 from nonlocalseg.inference.predictor import predict
+from nonlocalseg.models.creation import create_model
 from nonlocalseg.view import View
 
 K = 5
@@ -244,16 +244,12 @@ def test_predict_uses_the_models_align_corners(toy: Toy) -> None:
     assert not torch.equal(infer(toy, tensor, scales=(0.5,))[0], expected)
 
 
-def test_best_class_in_strips() -> None:
-    scores = torch.rand(4, 600, 3)
-    assert torch.equal(best_class(scores), scores.argmax(0))
-
-
 BIG = """
 import json, resource, sys, time
 import numpy as np, torch
 from torch import nn
 from nonlocalseg.inference.predictor import predict
+from nonlocalseg.models.creation import create_model
 torch.set_num_threads(1)
 net = nn.Conv2d(3, 19, 1)
 array = np.random.default_rng(0).integers(0, 256, (4000, 6000, 3), dtype=np.uint8)
@@ -277,3 +273,22 @@ def test_a_photograph_of_24_megapixels_takes_less_than_4_gigabytes(options: dict
     print(options, figures)  # GiB
     assert figures["off"] < 1e-5
     assert figures["peak"] * 2**30 < 4e9
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 41), (19, 16)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"flip": True, "scales": (0.5, 1.0, 1.75)},
+        {"mode": "slide", "crop": (24, 17), "scales": (0.25, 1.0)},
+        {"mode": "slide", "crop": 40, "small": "pad"},
+        {"short_side": 16, "scales": (0.5,), "average": "logits", "image_resize": "opencv"},
+    ],
+)
+def test_every_mode_takes_images_from_16_pixels_up(size: tuple[int, int], options: dict) -> None:
+    model = create_model("ann", "test_resnet.r160_in1k", num_classes=3, auxiliary=False).eval()
+    array = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    result = predict(model, array, **options)
+    assert result.mask.shape == size
+    assert result.probabilities.isfinite().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +90,11 @@ def predict(own: Predict, given: Given) -> int:
     noted = False
     for image, name in track(found.names.items(), "predicting"):
         try:
-            result = label(network, image, view, device=where, accumulate_on=kept)
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", UserWarning)
+                result = label(network, image, view, device=where, accumulate_on=kept)
+            for each in notes:
+                say(f"note: {each.message}")
             if not noted and (note := _far_larger(result, view, network)):
                 say(note)
                 noted = True

@@ -7,7 +7,7 @@ weights from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from nonlocalseg.inference.resizing import Placement
 
 STRIP_ROWS = 256  # rows of a full-size array treated at once where a copy of all of it would be too much
+AT_ONCE = 4  # classes that are resized together
+FEW = 2**24  # scores at the image's size, up to which no array is saved
 ROUNDING = 1e-4  # of the largest score: far more than float32 loses in a resize
 
 
@@ -30,10 +32,21 @@ class Layer:
     share: float = 1.0
     softmax: bool = False
 
-    def classes(self, first: int, last: int) -> Tensor:
-        """Some classes at the image's size, [B, last - first, H, W], times the share unless a softmax is to come."""
-        placed = self.place(self.scores[:, first:last].contiguous())
+    def classes(self, numbers: Sequence[int]) -> Tensor:
+        """Some classes at the image's size, [B, n, H, W], times the share unless a softmax is to come.
+
+        Bit by bit what all classes together become: torch resizes three at a time with other rounding, and any few to
+        a small size (see `in_turn`).
+        """
+        odd = len(numbers) == 3 < self.scores.shape[1]
+        placed = self.place(self.scores[:, [*numbers, *numbers[:1]] if odd else list(numbers)])[:, : len(numbers)]
         return placed if self.share == 1 or self.softmax else placed * self.share
+
+
+def in_turn(numbers: Sequence[int], pixels: int) -> Iterator[Sequence[int]]:
+    """The classes, four at a time; all together where their scores are few."""
+    at_once = len(numbers) if len(numbers) * pixels <= FEW else AT_ONCE
+    return (numbers[first : first + at_once] for first in range(0, len(numbers), at_once))
 
 
 def best_class(scores: Tensor) -> Tensor:
@@ -44,30 +57,32 @@ def best_class(scores: Tensor) -> Tensor:
 def best_of_layers(layers: Sequence[Layer]) -> Tensor:
     """The class whose scores, summed over the layers, are the highest, the first of equal ones: int64 [B, H, W].
 
-    Equal bit by bit to the argmax of the sum. Memory: three arrays [B, H, W] of float32, not K.
+    Equal bit by bit to the argmax of the sum. Memory: about seven arrays [B, H, W] of float32, not K.
     """
-    first = layers[0].scores
-    contenders = _contenders(layers[0]) if len(layers) == 1 else list(range(first.shape[1]))
+    batch, classes = layers[0].scores.shape[:2]
+    pixels = batch * layers[0].place.size[0] * layers[0].place.size[1]
+    contenders = _contenders(layers[0]) if len(layers) == 1 and classes * pixels > FEW else range(classes)
     best: Tensor | None = None
     index = torch.zeros(0)
-    for number in contenders:
-        score = layers[0].classes(number, number + 1)[:, 0]
+    for numbers in in_turn(contenders, pixels):
+        scores = layers[0].classes(numbers)
         for layer in layers[1:]:
-            score = score + layer.classes(number, number + 1)[:, 0]
-        if best is None:
-            best, index = score.clone(), torch.full_like(score, number, dtype=torch.int16)
-        else:
-            index.masked_fill_(score > best, number)
-            torch.maximum(best, score, out=best)
+            scores = scores + layer.classes(numbers)
+        for number, score in zip(numbers, scores.unbind(1), strict=True):
+            if best is None:
+                best, index = score.clone(), torch.full_like(score, number, dtype=torch.int16)
+            else:
+                index.masked_fill_(score > best, number)
+                torch.maximum(best, score, out=best)
     return index.long()
 
 
-def _contenders(layer: Layer) -> list[int]:
+def _contenders(layer: Layer) -> Sequence[int]:
     """The classes that can be the best of some pixel: those whose highest score in some square of cells reaches what
     another class has in all of that square."""
     scores, reach = layer.scores.float(), layer.place.reach
     if reach is None:
-        return list(range(scores.shape[1]))
+        return range(scores.shape[1])
     square = (min(reach, scores.shape[2]), min(reach, scores.shape[3]))
     lowest = -F.max_pool2d(-scores, square, stride=1)
     slack = ROUNDING * float(scores.abs().max())

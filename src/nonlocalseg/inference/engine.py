@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nonlocalseg.inference.best import Layer, best_class, best_of_layers
+from nonlocalseg.inference.best import Layer, best_class, best_of_layers, in_turn
 from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
 from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
 from nonlocalseg.values import changed
@@ -21,6 +21,7 @@ from nonlocalseg.view import WHOLE, View
 
 Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 
+SMALLEST = 16  # pixels to a side that a Segmenter sees; what is smaller at a scale below 1 is padded
 ROLLING = 2**28  # bytes of scores from which windows are turned into classes row by row
 
 
@@ -91,6 +92,9 @@ def look(
     """What `infer` and `classify` answer from; the model runs when one of the two is asked for."""
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
+    if isinstance(model, Coarse) and min(extent_of(images)) < SMALLEST:
+        height, width = extent_of(images)
+        raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
     device = torch.device(device) if device is not None else images.device
     kept_on = torch.device(accumulate_on) if accumulate_on is not None else device
     return Seen(Runner(model, view, device, kept_on, align_corners), images)
@@ -135,7 +139,7 @@ class Runner:
         view, size = self.view, extent_of(images)
         base, mirrorings = base_of(images, view), (False, True)[: 1 + view.flip]
         share, later = 1 / (len(view.scales) * len(mirrorings)), view.softmax == "image"
-        for extent in sizes_of(base, view):
+        for extent in sizes_of(size, view):
             seen, grid = resized_images(base, view, extent, self.align_corners), grid_of(view, extent)
             here = self._placement(extent, extent, size)
             if view.mode == "whole" and not self._softmax_of_windows:
@@ -151,7 +155,7 @@ class Runner:
 
     def rolls(self, images: Tensor) -> bool:
         """Whether windows are to become classes row by row: where their scores are large and need no resizing."""
-        extents, classes = sizes_of(images, self.view), int(getattr(self.model, "num_classes", 0))
+        extents, classes = sizes_of(extent_of(images), self.view), int(getattr(self.model, "num_classes", 0))
         sliding = self.view.mode == "slide" and self.view.softmax == "window" and self.view.image_resize != "ann"
         return sliding and extents == [extent_of(images)] and 4 * images[:, 0].numel() * classes > ROLLING
 
@@ -229,7 +233,8 @@ class Runner:
 
     def _padded(self, images: Tensor) -> Tensor:
         """The images with the mean colour on the right and bottom, as large as the view wants windows to be."""
-        crop = self.view.crop if self.view.small == "pad" and self.view.crop else (1, 1)
+        least = (SMALLEST, SMALLEST) if isinstance(self.model, Coarse) else (1, 1)
+        crop = self.view.crop if self.view.small == "pad" and self.view.crop else least
         multiple = self.view.pad_multiple or 1
         height, width = (-(-max(pair) // multiple) * multiple for pair in zip(extent_of(images), crop, strict=True))
         if (height, width) == extent_of(images):
@@ -244,15 +249,15 @@ class Runner:
 
 
 def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:
-    """The sum of layers at the image's size, one class at a time, so that no second array of all scores is made."""
+    """The sum of layers at the image's size, a few classes at a time, so that no second array of all scores is made."""
     total: Tensor | None = None
     for layer in layers:
         batch, classes = layer.scores.shape[:2]
         total = torch.zeros(batch, classes, *size, device=layer.scores.device) if total is None else total
         if layer.softmax:
-            total += layer.classes(0, classes).softmax(1).mul_(layer.share)
+            total += layer.classes(range(classes)).softmax(1).mul_(layer.share)
             continue
-        for number in range(classes):
-            total[:, number : number + 1] += layer.classes(number, number + 1)
+        for numbers in in_turn(range(classes), batch * size[0] * size[1]):
+            total[:, numbers[0] : numbers[-1] + 1] += layer.classes(numbers)
     assert total is not None  # a view has at least one scale
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from nonlocalseg.images import channels_first, read_image, rgb, write_image, wri
 from nonlocalseg.inference.best import STRIP_ROWS
 from nonlocalseg.inference.borrowed import evaluated, settled_view
 from nonlocalseg.inference.engine import Model, Seen, look
+from nonlocalseg.inference.memory import bounded
 from nonlocalseg.labels import IGNORE, Colour, default_palette
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.view import View
@@ -181,12 +183,18 @@ class _Lent:
     accumulate_on: torch.device | str | None
 
     def predict(self, picture: Picture, name: str, keep: bool) -> Prediction:
-        """keep: hold what the probabilities are made of, where that is not large, rather than run the model anew."""
+        """A whole image that would take more memory than is free is seen in windows, with a warning.
+
+        keep: hold what the probabilities are made of, where that is not large, rather than run the model anew."""
         array = _pixels(picture)
+        name = Path(picture).name if isinstance(picture, (str, Path)) else name
+        view, note = bounded(self.view, self.model, array.shape[:2], self.device)
+        if note:
+            warnings.warn(f"{name}: {note}", stacklevel=4)
         seen = look(
             self.model,
             channels_first(array)[None],
-            self.view,
+            view,
             align_corners=bool(getattr(self.model, "align_corners", False)),
             device=self.device,
             accumulate_on=self.accumulate_on,
@@ -198,7 +206,7 @@ class _Lent:
             classes=tuple(getattr(self.model, "classes", None) or ()),
             palette=tuple(getattr(self.model, "palette", None) or ()),
             image=array,
-            name=Path(picture).name if isinstance(picture, (str, Path)) else name,
+            name=name,
             _probabilities=lambda: self.probabilities(seen),
         )
 

@@ -28,20 +28,17 @@ def extent_of(images: Tensor) -> Extent:
 
 def base_of(images: Tensor, view: View) -> Tensor:
     """What every scale is made of: the images, or, for the official ANN, the images at their short side."""
-    if view.image_resize != "ann":
-        return images
-    ratio = _ratio(view, extent_of(images))
-    height, width = (max(1, round(side * ratio)) for side in extent_of(images))
-    return opencv_resize(images, (height, width)) if ratio != 1 else images
+    size = _base_size(extent_of(images), view)
+    return opencv_resize(images, size) if size != extent_of(images) else images
 
 
-def sizes_of(base: Tensor, view: View) -> list[Extent]:
-    """Height and width of the image at each scale of the view."""
-    extent = extent_of(base)
+def sizes_of(size: Extent, view: View) -> list[Extent]:
+    """Height and width of an image of that size at each scale of the view."""
     if view.image_resize == "ann":
-        return [_each(extent, lambda side, scale=scale: int(side * scale)) for scale in view.scales]
-    ratio = _ratio(view, extent)
-    return [_each(extent, lambda side, scale=scale: math.floor(side * ratio * scale + 0.5)) for scale in view.scales]
+        base = _base_size(size, view)
+        return [_each(base, lambda side, scale=scale: int(side * scale)) for scale in view.scales]
+    ratio = _ratio(view, size)
+    return [_each(size, lambda side, scale=scale: math.floor(side * ratio * scale + 0.5)) for scale in view.scales]
 
 
 def resized_images(base: Tensor, view: View, size: Extent, align_corners: bool) -> Tensor:
@@ -138,6 +135,10 @@ def _ratio(view: View, extent: Extent) -> float:
     """By what the sides of an image are multiplied at scale 1."""
     ratio = 1.0 if view.short_side is None else view.short_side / min(extent)
     return ratio if view.long_side is None else min(view.long_side / max(extent), ratio)
+
+
+def _base_size(size: Extent, view: View) -> Extent:
+    return size if view.image_resize != "ann" else _each(size, lambda side: round(side * _ratio(view, size)))
 
 
 def _each(extent: Extent, rule: Callable[[int], int]) -> Extent:
