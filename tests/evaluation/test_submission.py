@@ -53,6 +53,30 @@ def cityscapes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_named_setting(cityscapes: Path, tmp_path: Path) -> None:
+    """It is the view of that name, alone; mistakes are told before anything is read."""
+    out, options = tmp_path / "results.zip", {"root": cityscapes, "device": "cpu", "progress": False}
+    model = Listening(Cityscapes.classes).eval()
+    submit("cityscapes", model, out, setting="mmseg-ade20k", **options)
+    assert set(model.sizes) == {(512, 632)}  # 17 x 21 at a shorter side of 512
+    for given, words in (
+        ({"setting": "mmseg-ade2k"}, "unknown inference setting 'mmseg-ade2k': did you mean 'mmseg-ade20k'"),
+        ({"setting": "gald-crop", "flip": True}, "--setting gald-crop fixes --flip: give one of the two"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            submit("cityscapes", "no such model", out, **{**options, **given})
+
+
+class Listening(ByBrightness):
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        super().__init__(classes)
+        self.sizes: list[tuple[int, int]] = []
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        self.sizes.append((image.shape[2], image.shape[3]))
+        return super().forward(image)
+
+
 def test_cityscapes(cityscapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "results.zip"
     result = submit("cityscapes", ByBrightness(Cityscapes.classes), out, root=cityscapes, device="cpu", progress=False)

@@ -14,7 +14,7 @@ from nonlocalseg.cli.terminal import say, show
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
 from nonlocalseg.progress import track
-from nonlocalseg.values import Count, Metavar, Names, Positional, changed, value
+from nonlocalseg.values import Count, Metavar, Names, Positional, value
 from nonlocalseg.view import View
 
 
@@ -107,6 +107,8 @@ class Submit(OnDevice):
     """The archive to write, a .zip."""
     split: Literal["test", "val"] = "test"
     """Split to predict; val has labels, so that its score can be told."""
+    setting: Annotated[str | None, Metavar("NAME")] = None
+    """A published way to see images (`nonlocalseg evaluate --help` lists them), instead of the options from --mode on."""
 
 
 @verb(Submit, View)
@@ -120,7 +122,7 @@ def submit(own: Submit, given: Given) -> None:
     from nonlocalseg.evaluation.submission import submit
     from nonlocalseg.runtime import pick_device
 
-    view, device = changed(View(), given), pick_device(own.device)
+    device = pick_device(own.device)
     check_folder(Path(own.out).parent)
     done = submit(
         own.data,
@@ -128,9 +130,10 @@ def submit(own: Submit, given: Given) -> None:
         own.out,
         root=own.root,
         split=own.split,
-        view=view,
+        setting=own.setting,
         device=device,
         progress=sys.stderr.isatty(),
+        **given,
     )
     score = "" if done.miou is None else f", mIoU {100 * done.miou:.2f} %"
     show(f"{done.images} images in {done.file}{score}")

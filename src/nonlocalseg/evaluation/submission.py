@@ -22,12 +22,12 @@ from nonlocalseg.data.ade20k import ADE20K
 from nonlocalseg.data.cityscapes import Cityscapes
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.files import writing
+from nonlocalseg.inference.borrowed import settled_view
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.progress import track
 from nonlocalseg.runtime import pick_device
-from nonlocalseg.values import changed
-from nonlocalseg.view import WHOLE, View
+from nonlocalseg.view import View
 from nonlocalseg.zoo.pretrained import from_pretrained
 
 
@@ -67,7 +67,8 @@ def submit(
     *,
     root: str | Path,
     split: Literal["test", "val"] = "test",
-    view: View = WHOLE,
+    view: View | None = None,
+    setting: str | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
     **changes: object,
@@ -84,7 +85,8 @@ def submit(
         out: the zip file.
         root: folder of the data.
         split: test for the server; val to try the format.
-        view: how the model sees an image; by default whole, once.
+        view: how the model sees an image; by default `model.view`.
+        setting: a published way to see images, one of `view.VIEWS`, instead of a view.
         device: cpu, cuda, ...; by default a GPU where there is one.
         progress: show progress.
         changes: fields of the view, put over it.
@@ -92,17 +94,20 @@ def submit(
     server = SERVERS[pick("benchmark", benchmark, SERVERS)]
     if Path(out).suffix != ".zip":
         raise ValueError(f"{out}: the server takes a zip file; give a name that ends in .zip")
-    view, where = changed(view, changes), pick_device(device)
+    if setting is not None:
+        settled_view(None, view, setting, changes)  # mistakes are told before anything is read
+    where = pick_device(device)
     pictures = server.data(root=root, split=split)
     network: nn.Module = model if isinstance(model, nn.Module) else from_pretrained(model)
     check_same_classes(tuple(getattr(network, "classes", None) or ()), pictures.classes, benchmark)
     network.to(where)
+    seen = settled_view(network, view, setting, changes)
     sizes: dict[str, tuple[int, int]] = {}
     with writing(out) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
             for index in track(range(len(pictures)), "predicting", quiet=not progress):
                 image = pictures.read_image(index)
-                mask = predict(network, image, view).mask.numpy()
+                mask = predict(network, image, seen).mask.numpy()
                 name = server.file_name(pictures.name(index))
                 sizes[name] = (image.shape[1], image.shape[0])
                 archive.writestr(name, _png(np.array(server.ids, np.uint8)[mask]))

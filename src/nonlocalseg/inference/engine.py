@@ -92,7 +92,7 @@ def look(
     """What `infer` and `classify` answer from; the model runs when one of the two is asked for."""
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
-    if isinstance(model, Coarse) and min(extent_of(images)) < SMALLEST:
+    if hasattr(model, "coarse") and min(extent_of(images)) < SMALLEST:
         height, width = extent_of(images)
         raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
     device = torch.device(device) if device is not None else images.device
