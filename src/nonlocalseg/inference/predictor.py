@@ -166,7 +166,7 @@ def predict(
     """
     if isinstance(model, (str, Path)):
         model = from_pretrained(model).to(pick_device(device))
-    seen = settled_view(model, view, setting, changes).economical
+    seen = settled_view(model, view, setting, changes)
     lent = _Lent(evaluated(model), seen, _device_of(model) if device is None else torch.device(device), accumulate_on)
     if not isinstance(image, (list, tuple)):
         return lent.predict(image, "image", keep=True)
@@ -189,6 +189,7 @@ class _Lent:
         array = _pixels(picture)
         name = Path(picture).name if isinstance(picture, (str, Path)) else name
         view, note = bounded(self.view, self.model, array.shape[:2], self.device)
+        view = view.economical
         if note:
             warnings.warn(f"{name}: {note}", stacklevel=4)
         seen = look(
@@ -207,14 +208,14 @@ class _Lent:
             palette=tuple(getattr(self.model, "palette", None) or ()),
             image=array,
             name=name,
-            _probabilities=lambda: self.probabilities(seen),
+            _probabilities=lambda: self.probabilities(seen, view),
         )
 
-    def probabilities(self, seen: Seen) -> Tensor:
+    def probabilities(self, seen: Seen, view: View) -> Tensor:
         """float32 [K, H, W]."""
         with torch.no_grad():
             scores = seen.scores()[0]
-            for strip in scores.split(STRIP_ROWS, dim=1) if self.view.average == "logits" else ():
+            for strip in scores.split(STRIP_ROWS, dim=1) if view.average == "logits" else ():
                 strip.copy_(strip.softmax(0))
         return scores.cpu()
 
