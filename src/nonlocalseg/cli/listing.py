@@ -214,7 +214,8 @@ def _zoo(own: List) -> tuple[Table, list[str]]:
 
 def _figure(one: Published) -> str:
     how = "" if one.view == WHOLE else f"; {', '.join(one.view.words())}"
-    return f"{one.metric} {one.value} ({one.table}{how})"
+    whose = f", {one.whose}" if one.whose else ""
+    return f"{one.metric} {one.value} ({one.table}{whose}{how})"
 
 
 def _files(data: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nonlocalseg.choices import pick
 from nonlocalseg.recipes.ann import published_ann
+from nonlocalseg.recipes.compared import compared
 from nonlocalseg.recipes.gald import comparisons
 from nonlocalseg.recipes.gald_ablations import ablations
 from nonlocalseg.recipes.own_images import recipes_for_own_images
@@ -12,7 +13,14 @@ from nonlocalseg.recipes.small import small_runs
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (*small_runs(), *published_ann(), *ablations(), *comparisons(), *recipes_for_own_images())
+    for recipe in (
+        *small_runs(),
+        *published_ann(),
+        *ablations(),
+        *comparisons(),
+        *compared(),
+        *recipes_for_own_images(),
+    )
 }
 
 

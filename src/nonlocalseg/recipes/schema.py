@@ -140,6 +140,8 @@ class Published:
     """How the images were seen."""
     classes: tuple[float, ...] = ()
     """The same for each class, in the data set's order, where the publication has it."""
+    whose: str = ""
+    """The network that the publication quotes it of; nothing where the figure is its own."""
 
 
 @dataclass(frozen=True)
