@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nonlocalseg.choices import pick
 from nonlocalseg.recipes.ann import published_ann
-from nonlocalseg.recipes.compared import compared
 from nonlocalseg.recipes.gald import comparisons
 from nonlocalseg.recipes.gald_ablations import ablations
+from nonlocalseg.recipes.others import compared
 from nonlocalseg.recipes.own_images import recipes_for_own_images
 from nonlocalseg.recipes.schema import Recipe
 from nonlocalseg.recipes.small import small_runs
