@@ -6,8 +6,7 @@ small, with the options that tests need.
 
 from __future__ import annotations
 
-import sys
-import types
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compared_pyramids import PYRAMIDS
+from benchmarks.mmsegmentation import import_mmsegmentation
+from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.folding import fold_norm
 from nonlocalseg.conversion import key_maps
 from nonlocalseg.conversion.mmseg_rules import RULES
 from nonlocalseg.heads.base import Head, Watch
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.creation import resolve
+from nonlocalseg.timing.measuring import Case, compare
+from nonlocalseg.timing.tables import Row
 
 Options = Mapping[str, Any]
 CHANNELS = {2: 256, 3: 512, 4: 1024, 5: 2048}
@@ -124,26 +128,6 @@ COMPARED: dict[str, Compared] = {
         ),
     ),
 }
-
-
-class _NoOperators(types.ModuleType):
-    """In place of mmcv's compiled operators, which mmcv-lite lacks."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
-
-
-def import_mmsegmentation() -> tuple[Any, Any]:
-    """(mmseg.models, mmseg.structures); exits with the cure where a package is missing."""
-    sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))
-    try:
-        import mmseg.models
-        import mmseg.structures
-    except ImportError as error:
-        raise SystemExit(f"error: {error}; pip install --no-deps -r benchmarks/requirements.txt") from None
-    return mmseg.models, mmseg.structures
 
 
 class LiteralMask(nn.Module):
@@ -298,3 +282,70 @@ def differences(
         elif (a if b is None else b) is not None and float((a if b is None else b).abs().max()) > 0:
             worst = float("inf")
     return forward, worst
+
+
+# --- The table ----------------------------------------------------------------------------------------------------
+
+HEADINGS = {
+    "name": "",
+    "forward_error": "error",
+    "gradient_error": "of gradients",
+    "their_seconds": "theirs",
+    "seconds": "ours",
+    "ratio": "faster by",
+    "folded_ratio": "folded by",
+    "their_memory": "theirs",
+    "memory": "ours",
+    "their_multiply_adds": "theirs",
+    "multiply_adds": "ours",
+    "full_error": "at this size",
+}
+NOTES = (
+    "error and of gradients: narrow heads in float64 at 17x33 and 24x40, every set of options; at this size: in float32, "
+    "relative to the largest score",
+    "memory: beyond weights, stages and scores; PSANet's operator, compiled there, stands in its literal form here",
+)
+
+
+def compared_row(name: str, size: tuple[int, int], device: torch.device, repeat: int) -> Row:
+    """Their head and ours with the published widths on the same stages, in inference."""
+    case = COMPARED[name]
+    small = [
+        differences(name, options, at)
+        for options in case.small
+        for at in ((17, 33), (24, 40))
+        if not options[0].get("compact")
+    ]
+    theirs, ours = (head.to(device) for head in both(name, case.published, CHANNELS, 19))
+    folded = copy.deepcopy(ours)
+    with torch.no_grad():
+        for module in folded.modules():
+            if isinstance(module, ConvNormAct):
+                fold_norm(module)
+    maps = [torch.randn(1, CHANNELS[stage], *size, device=device).relu_() for stage in case.stages]
+    features = dict(zip(case.stages, maps, strict=True))
+
+    def their_scores() -> Tensor:
+        found = theirs(maps)
+        return found[0] if isinstance(found, tuple) else found
+
+    cases = [
+        Case("theirs", their_scores),
+        Case("ours", lambda: ours(features), "theirs"),
+        Case("folded", lambda: folded(features), "theirs"),
+    ]
+    first, plain, last = compare(cases, device, repeat)
+    return {
+        "name": name,
+        "forward_error": max(error for error, _ in small),
+        "gradient_error": max(error for _, error in small),
+        "their_seconds": first["seconds"],
+        "seconds": plain["seconds"],
+        "ratio": plain["ratio"],
+        "folded_ratio": last["ratio"],
+        "their_memory": first["extra_memory"],
+        "memory": plain["extra_memory"],
+        "their_multiply_adds": first["multiply_adds"],
+        "multiply_adds": plain["multiply_adds"],
+        "full_error": max(plain["error"], last["error"]),
+    }

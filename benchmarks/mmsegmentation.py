@@ -1,6 +1,7 @@
-"""ANN against mmsegmentation's own, with the same weights: head, whole network, training step.
+"""ANN against mmsegmentation's own, with the same weights: head, whole network, training step; and the compared heads.
 
     python -m benchmarks.mmsegmentation head|network|train [--size 64 128] [--depth 50] [--device cuda] [--json FILE]
+    python -m benchmarks.mmsegmentation heads [--only danet ...]
 
 It needs the packages of benchmarks/requirements.txt. mmsegmentation's model is built with drawn weights, written as one
 of its checkpoints and converted, as any checkpoint would be; results must then agree. The size is that of the feature
@@ -30,12 +31,12 @@ from nonlocalseg.timing.measuring import Case, compare, surroundings
 from nonlocalseg.timing.tables import COMPARISON, Row, Table, write_json
 
 CLASSES = 19
-SIZES = {"head": (64, 128), "network": (512, 1024), "train": (480, 480)}
+SIZES = {"head": (64, 128), "network": (512, 1024), "train": (480, 480), "heads": (64, 128)}
 LAST = torch.channels_last
 
 
 class _NoOperators(types.ModuleType):
-    """In place of mmcv's compiled operators, which mmcv-lite lacks, mmsegmentation imports and ANN never calls."""
+    """In place of mmcv's compiled operators, which mmcv-lite lacks and mmsegmentation imports."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -216,9 +217,19 @@ def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Tensor
     return run
 
 
+def compared(names: list[str] | None, size: tuple[int, int], device: torch.device, repeat: int) -> Table:
+    """Every compared head against theirs."""
+    from benchmarks import compared_heads  # which needs this file
+
+    rows = [compared_heads.compared_row(name, size, device, repeat) for name in names or compared_heads.COMPARED]
+    title = f"Heads against mmsegmentation's on stages of a ResNet-50, {size[0]}x{size[1]}: error, time, memory, multiply-adds"
+    return Table(title, compared_heads.HEADINGS, rows, surroundings(device), compared_heads.NOTES)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=list(SIZES), nargs="?", help="one comparison; by default all three")
+    parser.add_argument("what", choices=list(SIZES), nargs="?", help="one comparison; by default all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the compared heads")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101), help="of the ResNet")
     parser.add_argument("--batch-size", type=int, default=2, help="of the training step")
@@ -230,6 +241,10 @@ def main() -> None:
     tables = []
     for what in [options.what] if options.what else list(SIZES):
         size = (options.size[0], options.size[1]) if options.size else SIZES[what]
+        if what == "heads":
+            tables.append(compared(options.only, size, device, options.repeat))
+            Console(highlight=False, width=160).print(tables[-1].shown())
+            continue
         if what == "head":
             cases = heads(size, options.depth, device)
         elif what == "network":

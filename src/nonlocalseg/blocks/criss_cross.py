@@ -30,7 +30,8 @@ class CrissCross(nn.Module):
         column, row = weights[..., :height], weights[..., height:]
         above = column.transpose(1, 2) @ value.permute(0, 3, 2, 1)  # [B, W, H, H] @ [B, W, H, C]
         beside = row @ value.permute(0, 2, 3, 1)  # [B, H, W, W] @ [B, H, W, C]
-        return self.gamma(above.permute(0, 3, 2, 1) + beside.permute(0, 3, 1, 2)) + x
+        context = self.gamma(above.permute(0, 3, 2, 1) + beside.permute(0, 3, 1, 2))
+        return x + context  # in the memory layout of x, which a convolution reads next
 
     def _weights(self, x: Tensor) -> Tensor:
         """`[B, H, W, H + W]`: over the column, then over the row."""

@@ -25,7 +25,8 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (embed(x).flatten(2) for embed in (self.query, self.key, self.value))
-        return self.gamma(full_attention(query, key, value, 1.0)).unflatten(2, x.shape[-2:]) + x
+        context = self.gamma(full_attention(query, key, value, 1.0)).unflatten(2, x.shape[-2:])
+        return x + context  # in the memory layout of x, which a convolution reads next
 
     def attended(self, x: Tensor) -> Attended:
         """The weights of all positions."""
