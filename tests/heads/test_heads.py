@@ -51,6 +51,17 @@ def test_heads_export_with_free_sizes(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_scores_have_the_size_of_a_stage(name):
+    """Of stage 5, or of the lower one that a decoder goes back to."""
+    sides = {2: (24, 32), 3: (12, 16), 4: (6, 8), 5: (6, 8)}
+    head = small(name).eval().head
+    channels = {2: 32, 3: 48, 4: 192, 5: 96}
+    with torch.no_grad():
+        scores = head({stage: torch.randn(1, channels[stage], *side) for stage, side in sides.items()})
+    assert scores.shape[2:] == sides[2 if name in ("deeplabv3plus", "upernet") else 5]
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_an_option_that_is_not_idle_changes_the_head(name):
     """Structure, buffers or what forward does: the modules as printed, or the scores."""
     start = MODELS[name].options

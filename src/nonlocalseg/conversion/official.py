@@ -1,4 +1,4 @@
-"""The official ANN (MendelXu/ANN) and GALD (lxtGH/GALD-DGCNet): their keys, and their networks as ours."""
+"""The official ANN (MendelXu/ANN), GALD and DGCNet (lxtGH/GALD-DGCNet): their keys, and their networks as ours."""
 
 from __future__ import annotations
 
