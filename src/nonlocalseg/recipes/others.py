@@ -86,15 +86,16 @@ def _like(
     for table, networks in rows.items():
         name = f"{paper} Table {table}"
         beside, row = next((recipe, row) for recipe in own for row in recipe.published if row.table == name)
+        *before, last = beside.phases
+        variant = "-coarse" if before else "-test" if last.val_split is None else ""
         for model, (whose, figures) in networks.items():
-            variant = "-coarse" if len(beside.phases) > 1 else "-test" if beside.phases[-1].val_split is None else ""
             backbone = DENSE.get(model, BACKBONE)
             published = tuple(
                 Published(name, metric, value, row.view, whose=whose) for metric, value in figures.items()
             )
             made.append(
                 Recipe(
-                    f"{beside.phases[-1].data}/{model}-{backbone}{variant}-{suffix}",
+                    f"{last.data}/{model}-{backbone}{variant}-{suffix}",
                     model,
                     backbone,
                     beside.phases,
