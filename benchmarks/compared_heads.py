@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compared_pyramids import PYRAMIDS
+from benchmarks.literal_operators import without_operators
 from benchmarks.mmsegmentation import import_mmsegmentation
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.folding import fold_norm
@@ -130,31 +131,6 @@ COMPARED: dict[str, Compared] = {
 }
 
 
-class LiteralMask(nn.Module):
-    """mmcv's operator PSAMask, which is compiled, position by position: masks `[B, M, H, W] -> [B, H W, H, W]`."""
-
-    def __init__(self, psa_type: str, mask_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.psa_type, self.mask_size = psa_type, mask_size
-
-    def forward(self, masks: Tensor) -> Tensor:
-        batch, _, height, width = masks.shape
-        high, wide = self.mask_size
-        masks = masks.unflatten(1, (high, wide))
-        weights = masks.new_zeros(batch, height, width, height, width)
-        for y in range(height):
-            for x in range(width):
-                rows = range(max(0, y - (high - 1) // 2), min(height, y + high - (high - 1) // 2))
-                columns = range(max(0, x - (wide - 1) // 2), min(width, x + wide - (wide - 1) // 2))
-                down, across = rows.start - y + (high - 1) // 2, columns.start - x + (wide - 1) // 2
-                seen = masks[:, down : down + len(rows), across : across + len(columns), y, x]
-                if self.psa_type == "collect":
-                    weights[:, rows.start : rows.stop, columns.start : columns.stop, y, x] = seen
-                else:
-                    weights[:, y, x, rows.start : rows.stop, columns.start : columns.stop] = seen
-        return weights.flatten(1, 2)
-
-
 class Cascade(nn.ModuleList):
     """mmsegmentation's CascadeEncoderDecoder without the encoder: scores, and those of the first head."""
 
@@ -185,9 +161,7 @@ def their_head(name: str, options: Options, channels: Mapping[int, int], classes
     if "coarse" in options:
         first = {"in_channels": channels[4], "in_index": 0, **options["coarse"], **shared}
         built = Cascade(_class_of(models, "FCNHead")(**first), built)
-    for key, part in list(built.named_children()):
-        if key.startswith("psamask"):
-            setattr(built, key, LiteralMask(part.psa_type, part.mask_size))
+    without_operators(built)
     draw(built)
     return built.eval()
 

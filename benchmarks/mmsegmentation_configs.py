@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.literal_operators import without_operators
 from benchmarks.mmsegmentation import import_mmsegmentation
 from nonlocalseg.conversion.checkpoints import convert
 from nonlocalseg.conversion.config_text import write
@@ -78,6 +79,7 @@ def scores(model: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs: nn.Module = built(**given, train_cfg={}, test_cfg=ConfigDict(mode="whole")).eval()
+    without_operators(theirs)
     theirs.load_state_dict(portable_fill({key: list(value.shape) for key, value in theirs.state_dict().items()}))
     image = portable_fill({"image": [1, 3, *SIZE]})["image"]
     with torch.no_grad():

@@ -19,7 +19,6 @@ import nonlocalseg as nls
 from nonlocalseg.cli import main
 from nonlocalseg.conversion.checkpoints import convert
 from nonlocalseg.conversion.config_text import parse
-from nonlocalseg.conversion.mmseg_rules import RULES
 from nonlocalseg.conversion.mmseg_writing import to_mmseg
 from nonlocalseg.files import write_text
 from nonlocalseg.images import write_image
@@ -47,11 +46,7 @@ def state_of(entry: Entry, number: int) -> dict[str, torch.Tensor]:
     }
 
 
-KNOWN = {rule.model for rule in RULES}
-WAITING = [n for n, (entry, _) in BY_NETWORK.items() if entry.model not in KNOWN or "r50-d32" in n]
-
-
-@pytest.mark.parametrize("name", sorted(set(BY_NETWORK) - set(WAITING)))
+@pytest.mark.parametrize("name", sorted(BY_NETWORK))
 def test_every_network_takes_mmsegmentations_keys(name):
     """Names and shapes alone, strictly: on the meta device, but where tied weights are compared."""
     entry, number = BY_NETWORK[name]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nonlocalseg.conversion.key_maps import LAYERS, Table, below
-from nonlocalseg.conversion.rules import Field, Shapes, Values, computed, fixed, give_fields, take_fields, tupled
+from nonlocalseg.conversion.rules import Field, Shapes, Values, computed, fixed, give_fields, named, take_fields, tupled
 from nonlocalseg.models.config import BackboneOptions, ModelConfig, NetworkOptions
 from nonlocalseg.values import names_of
 
@@ -152,10 +152,8 @@ def _resnet_fields(kind: str) -> tuple[Field, ...]:
         computed("depth", _depth, lambda options: options["depth"]),
         computed("base_channels", lambda given, fields: _widths(kind, fields), _base, 64),
         computed("stem_channels", lambda given, _: {}, lambda options: _stem(kind, options), 64),
-        computed(
-            "strides", lambda given, fields: _stride(fields, _STRIDES), lambda o: _STRIDES[_asked(o)][0], (1, 2, 2, 2)
-        ),
-        computed("dilations", lambda given, _: {}, lambda o: _STRIDES[_asked(o)][1], (1, 1, 1, 1)),
+        named("strides", "output_stride", {both[0]: stride for stride, both in _STRIDES.items()}, (1, 2, 2, 2)),
+        computed("dilations", _resnet_dilations, _given_dilations, (1, 1, 1, 1)),
         computed("out_indices", _outputs, lambda _: (0, 1, 2, 3), (0, 1, 2, 3)),
         computed("contract_dilation", _contracted, lambda o: o["dilated_blocks"] == "after_first", False),
         computed("multi_grid", _grid, lambda o: o["multi_grid"], None),
@@ -204,12 +202,28 @@ def _stem(kind: str, options: Values) -> object:
     return 64 if small.stem_width is None else 2 * small.stem_width
 
 
-def _stride(fields: Values, known: Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]]) -> Values:
+def _mobile_stride(fields: Values) -> Values:
     asked = tupled(fields["strides"]), tupled(fields["dilations"])
-    found = next((stride for stride, both in known.items() if both == asked), None)
+    found = next((stride for stride, both in _MOBILE_STRIDES.items() if both == asked), None)
     if found is None:
         raise ValueError(f"these strides with dilations={fields['dilations']!r} are no output stride of 8, 16 or 32")
     return {"output_stride": found}
+
+
+def _resnet_dilations(given: object, fields: Values) -> Values:
+    """Nothing where they make up for the strides."""
+    rates = tupled(given)
+    if (tupled(fields["strides"]), rates) in _STRIDES.values():
+        return {}
+    if not isinstance(rates, tuple) or len(rates) != 4 or rates[:2] != (1, 1):
+        raise ValueError("only the last two of four stages can be dilated")
+    return {"dilations": rates[2:]}
+
+
+def _given_dilations(options: Values) -> object:
+    asked = options["dilations"]
+    assert asked is None or isinstance(asked, tuple)
+    return _STRIDES[_asked(options)][1] if asked is None else (1, 1, *asked)
 
 
 def _asked(options: Values) -> int:
@@ -264,7 +278,7 @@ _MOBILENET_FIELDS = (
     computed("widen_factor", _widened, lambda o: o["widen_factor"], 1.0),
     computed(
         "strides",
-        lambda given, f: _stride(f, _MOBILE_STRIDES),
+        lambda given, f: _mobile_stride(f),
         lambda o: _MOBILE_STRIDES[_asked(o)][0],
         (1, 2, 2, 2, 1, 2, 1),
     ),

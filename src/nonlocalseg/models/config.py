@@ -45,6 +45,8 @@ class NetworkOptions:
 
     output_stride: Whole | None = None
     "Stride of the backbone's last feature map, 8, 16 or 32; by default 8 (UPerNet: 32) where the network can be dilated."
+    dilations: tuple[Count, Count] | None = None
+    "Dilations of a ResNet's stages 4 and 5 (half of it in a stage's first block), by default those that make up for its strides."
     multi_grid: tuple[Count, ...] | None = None
     "Factors of the dilations in the blocks of stage 5, for ResNets."
     multi_grid_multiplies: bool = True

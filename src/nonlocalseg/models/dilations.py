@@ -11,7 +11,7 @@ Rates = tuple[int, ...]
 
 def arrange_blocks(body: nn.Module, name: str, options: NetworkOptions) -> None:
     """Set dilations, strides and pools as `options` say. Raises ValueError where the network `name` has no such blocks."""
-    if options.multi_grid is not None or options.dilated_blocks != "after_first":
+    if options.multi_grid is not None or options.dilations is not None or options.dilated_blocks != "after_first":
         _set_dilations(body, name, options)
     if not options.dilate_second:
         _undilate_second(body, name)
@@ -27,17 +27,19 @@ def arrange_blocks(body: nn.Module, name: str, options: NetworkOptions) -> None:
 
 
 def _set_dilations(body: nn.Module, name: str, options: NetworkOptions) -> None:
-    """The blocks of stages 4 and 5 by `dilated_blocks`; in the last stage the multi-grid decides."""
-    option = "dilated_blocks" if options.multi_grid is None else "multi_grid"
-    stages = _stages(body, name, option)
+    """The blocks of stages 4 and 5 by `dilations` and `dilated_blocks`; in the last stage the multi-grid decides."""
+    asked = (option for option in ("multi_grid", "dilations") if getattr(options, option) is not None)
+    stages = _stages(body, name, next(asked, "dilated_blocks"))
     for place, blocks in enumerate(stages):
-        usual = max(_dilation(block) for block in blocks)
+        usual = max(_dilation(block) for block in blocks) if options.dilations is None else options.dilations[place]
         if options.multi_grid is not None and place == len(stages) - 1:
             rates = _grid(options.multi_grid, usual if options.multi_grid_multiplies else 1, len(blocks), name)
         elif options.dilated_blocks == "first":
             rates = (usual, *(1 for _ in blocks[1:]))
         elif options.dilated_blocks == "all":
             rates = tuple(usual for _ in blocks)
+        elif options.dilations is not None:
+            rates = (max(1, usual // 2), *(usual for _ in blocks[1:]))
         else:
             rates = tuple(_dilation(block) for block in blocks)
         for block, rate in zip(blocks, rates, strict=True):
@@ -88,7 +90,7 @@ def _stages(body: nn.Module, name: str, option: str) -> list[list[nn.Module]]:
         if all(hasattr(block, "conv2") for blocks in found for block in blocks):
             return found
     stages = getattr(body, "blocks", None)
-    if option != "multi_grid" and isinstance(stages, nn.Module):
+    if option == "dilated_blocks" and isinstance(stages, nn.Module):
         found = [list(stage.children()) for stage in stages.children()]
         if all(hasattr(block, "conv_dw") for blocks in found for block in blocks):
             return [blocks for blocks in found if max(_dilation(block) for block in blocks) > 1]
