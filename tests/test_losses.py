@@ -119,7 +119,7 @@ def test_two_headed_losses_are_the_stored_ones(shared):
 
     data = load_file(shared / "golden" / "j_ohem.safetensors")
     target = data["label"].long()
-    ann = SegmentationLoss(rule="ann_official", min_kept=50, class_weights=data["class_weight"])
+    ann = SegmentationLoss(rule="ann_official", min_kept=50 // len(target), class_weights=data["class_weight"])
     main, aux = (data[name].clone().requires_grad_() for name in ("logit", "logit_aux"))
     loss = ann({"out": main, "aux": aux}, target)["loss"]
     loss.backward()
@@ -131,7 +131,7 @@ def test_two_headed_losses_are_the_stored_ones(shared):
 
     low = [data[name].clone().requires_grad_() for name in ("logit_low", "logit_low_aux")]
     out, aux = (F.interpolate(x, size=target.shape[1:], mode="bilinear", align_corners=True) for x in low)
-    loss = SegmentationLoss(rule="gald", min_kept=50)({"out": out, "aux": aux}, target)["loss"]
+    loss = SegmentationLoss(rule="gald", min_kept=50 // len(target))({"out": out, "aux": aux}, target)["loss"]
     loss.backward()
     assert loss.item() == pytest.approx(data["loss.gald_criterion_ohem_dsn"].item(), abs=2e-6)
     for x, name in zip(low, ("main", "aux"), strict=True):
@@ -361,7 +361,7 @@ def test_segmentation_loss_adds_its_parts():
     loss = SegmentationLoss(**settings, auxiliary_weight=0.25, terms={"dice": 0.5, "lovasz": 2.0, "focal": 3.0})
     found = loss({"out": out, "aux": aux}, target)
     expected = {
-        "main": ohem_cross_entropy(out, target, 0.3, 10, "gald", torch.tensor(weights)),
+        "main": ohem_cross_entropy(out, target, 0.3, 10 * len(out), "gald", torch.tensor(weights)),
         "aux": cross_entropy(aux, target, torch.tensor(weights)),
         "dice": dice_loss(out, target),
         "lovasz": lovasz_softmax(out, target),
@@ -445,9 +445,31 @@ def test_further_outputs_have_their_weights():
     target[:, 0] = 255
     loss = SegmentationLoss(min_kept=20, further={"coarse": 0.4, "presence": 0.2})
     found = loss(outputs, target)
-    mined = [ohem_cross_entropy(scores, target, min_kept=20) for scores in maps.values()]
+    mined = [ohem_cross_entropy(scores, target, min_kept=40) for scores in maps.values()]
     torch.testing.assert_close(found["coarse"], mined[1])
     torch.testing.assert_close(
         found["loss"], mined[0] + 0.4 * mined[1] + 0.2 * presence_loss(outputs["presence"], target)
     )
     assert "coarse" not in loss({"out": maps["out"]}, target)  # an evaluated model has none
+
+
+@pytest.mark.parametrize("rule", ["ann", "ann_official", "gald", "mmseg", "top_k"])
+def test_parts_of_a_batch_keep_as_many_pixels_as_the_whole(rule):
+    """As one device with a batch of eight, and eight devices with one image each."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(8, 4, 30, 30, generator=generator)
+    target = scores.argmax(1)  # every pixel is easy
+    loss = SegmentationLoss(threshold=0.01, min_kept=152, rule=rule)  # 100,000 of 769 x 769: 16.9 %
+
+    def share(parts: int) -> float:
+        kept = 0
+        for images, labels in zip(scores.chunk(parts), target.chunk(parts), strict=True):
+            seen = images.clone().requires_grad_()
+            loss({"out": seen}, labels)["loss"].backward()
+            assert seen.grad is not None
+            kept += int((seen.grad.abs().sum(1) > 0).sum())
+        return kept / target.numel()
+
+    assert share(1) == pytest.approx(0.169, abs=0.001)
+    for parts in (2, 8):
+        assert share(parts) == pytest.approx(share(1), abs=0.001)

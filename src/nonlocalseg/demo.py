@@ -6,7 +6,6 @@ scenes four classes depend on something farther away than that reach, which is m
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -29,10 +28,16 @@ from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.catalog import find_recipe
+from nonlocalseg.training.folder import METRICS
+from nonlocalseg.training.history import curves
 from nonlocalseg.training.runs import train
 
 MODELS = ("fcn", "ann")
 RECIPE = "synthetic/{}-resnet10t"
+CURVES = {
+    "loss": ("Training loss (main + 0.4 auxiliary)", "nats"),
+    "miou": ("Mean IoU on the validation scenes", "%"),
+}
 SHOWN = (0, 1, 2, 3, 4, 5)  # test scenes in the montage; they are also saved as files to predict on
 
 
@@ -93,7 +98,7 @@ def run_demo(
         seconds[name] = time.perf_counter() - start
     compared = DemoResult(folder, results, reach(models["fcn"], scenes.options.size), cue_distance(scenes), seconds)
     drawing.save(_montage(scenes, models), folder / "montage.png")
-    drawing.save(_curves({name: folder / name / "metrics.csv" for name in MODELS}), folder / "curves.png")
+    drawing.save(curves({name: folder / name / METRICS for name in MODELS}, CURVES), folder / "curves.png")
     write_text(folder / "metrics.json", json.dumps(_report(compared, seed), indent=1) + "\n")
     console.print(_summary(compared, images), highlight=False, soft_wrap=True)
     return compared
@@ -163,27 +168,6 @@ def _montage(scenes: Synthetic, models: Mapping[str, Segmenter]) -> np.ndarray:
     listed = drawing.legend(scenes.classes, scenes.palette, text=drawing.TABLE_TEXT, width=width)
     title = "The lamps at one end say which blue and green fields lie at the other end"
     return drawing.montage(rows, titles, [listed], title)
-
-
-def _curves(files: Mapping[str, Path]) -> np.ndarray:
-    """Loss and validation mIoU of the runs whose metrics.csv are `files`, side by side."""
-    panels = []
-    for column, title, unit in (
-        ("loss", "Training loss (main + 0.4 auxiliary)", "nats"),
-        ("miou", "Mean IoU on the validation scenes", "%"),
-    ):
-        lines = {name: _column(path, column) for name, path in files.items()}
-        if column == "miou":
-            lines = {name: (steps, [100 * share for share in shares]) for name, (steps, shares) in lines.items()}
-        panels.append(drawing.rastered(drawing.curves(lines, title, "step", unit)))
-    return np.concatenate(panels, axis=1)
-
-
-def _column(path: Path, name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of the rows of a metrics.csv in which the column is filled."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row[name]]
-    return [float(row["step"]) for row in rows], [float(row[name]) for row in rows]
 
 
 def _report(compared: DemoResult, seed: int) -> dict[str, Any]:

@@ -142,7 +142,8 @@ class SegmentationLoss(nn.Module):
     """main + auxiliary_weight * auxiliary + weighted extra terms: what a segmentation model is trained with.
 
     main is `ohem_cross_entropy` or, with ohem=False, `cross_entropy`; the auxiliary head always has plain
-    cross-entropy, as in ANN and GALD. terms maps "dice", "lovasz" or "focal" to the weight of that loss on the main
+    cross-entropy, as in ANN and GALD. min_kept counts for each image of the batch, so a batch that is split into parts
+    keeps as many pixels. terms maps "dice", "lovasz" or "focal" to the weight of that loss on the main
     output. average overrides what main and auxiliary are divided by: see the two functions. further maps outputs that a
     head adds to the weights of their losses: the main loss of scores [B, K, H, W], `presence_loss` of logits [B, K].
     """
@@ -207,8 +208,8 @@ class SegmentationLoss(nn.Module):
         weights, ignore = self.class_weights, self.ignore_index
         if not self.ohem:
             return cross_entropy(logits, target, weights, ignore, self.average or "valid")
-        mined = (self.threshold, self.min_kept, self.rule)
-        return ohem_cross_entropy(logits, target, *mined, weights, ignore, self.average)
+        kept = self.min_kept * (1 if self.rule == "mmseg" else len(logits))  # that rule counts per image by itself
+        return ohem_cross_entropy(logits, target, self.threshold, kept, self.rule, weights, ignore, self.average)
 
     def _term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         if name == "dice":

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_line, raw, same, weights
 
 import nonlocalseg as nls
+from nonlocalseg.training import history
 from nonlocalseg.training.runs import train
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """What metrics.csv holds beside the speed."""
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -34,8 +44,7 @@ def test_resumed_run_equals_uninterrupted_run(run, tmp_path, monkeypatch, option
     assert same(raw(whole.folder), raw(resumed.folder))
     assert same(whole.model.state_dict(), resumed.model.state_dict())
     assert resumed.miou == whole.miou
-    rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (whole.folder, resumed.folder)]
-    assert [line.split(",")[0] for line in rows[0]] == [line.split(",")[0] for line in rows[1]]
+    assert rows_of(whole.folder) == rows_of(resumed.folder)
 
 
 def test_a_resumed_run_takes_other_rates_and_decays(run, tmp_path):
@@ -113,6 +122,43 @@ def test_resume_takes_no_recipe_and_no_folder(tmp_path):
             train(**others, resume=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"recipe\.yaml does not exist"):
         train(resume=tmp_path)
+
+
+def test_rows_after_an_interruption_are_those_of_a_whole_run(run, tmp_path, monkeypatch):
+    """The loss is a mean since the row before, which may lie before the checkpoint."""
+    options = {"steps": 14, "val_every": 5, "val_split": "none"}
+    monkeypatch.setattr(history, "LOG_EVERY", 4)
+    whole = run("whole", **options)
+    with interrupt(monkeypatch, 11).context() as _, pytest.raises(Interrupted, match="here"):
+        run("broken", **options)
+    monkeypatch.undo()
+    monkeypatch.setattr(history, "LOG_EVERY", 4)
+    resumed = train(resume=tmp_path / "broken", progress=False)
+    rows = rows_of(whole.folder)
+    assert [row["step"] for row in rows] == ["1", "4", "8", "12", "14"]
+    assert rows_of(resumed.folder) == rows
+    assert same(weights(whole.folder), weights(resumed.folder))
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\xff\xfe\n,,,\n", b"3,many\n", b'"' * 200_000, b"step\n", b"9" * 5000 + b"\n"]
+)
+def test_damaged_rows_do_not_keep_a_whole_checkpoint_from_going_on(run, garbage, capsys):
+    done = run(steps=2)
+    before = (done.folder / "metrics.csv").read_bytes()
+    (done.folder / "metrics.csv").write_bytes(before + garbage)
+    train(resume=done.folder, steps=3)
+    assert "damaged line" in capsys.readouterr().out
+    assert [row["step"] for row in rows_of(done.folder)] == ["1", "2", "2", "3", "3"]
+
+
+@pytest.mark.parametrize("content", ["[", "{}x", '{"wandb": 3}', '{"nobody": "x"}'])
+def test_damaged_identities_of_services_are_one_line(run, content):
+    done = run(steps=1)
+    (done.folder / "loggers.json").write_text(content)
+    with pytest.raises(ValueError, match=r"loggers\.json is damaged: remove it") as error:
+        train(resume=done.folder, steps=2, progress=False)
+    one_line(error)
 
 
 def test_nothing_to_resume_from(run):

@@ -7,11 +7,11 @@ import csv
 import pytest
 import torch
 from PIL import Image
-from stored_runs import draw_folder, one_line, same, weights
+from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_line, same, weights
 
 import nonlocalseg as nls
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.training import runs
+from nonlocalseg.training import callbacks, progress, runs
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.runs import train
 
@@ -21,6 +21,7 @@ def test_run_folder(run):
     assert sorted(p.name for p in done.folder.iterdir()) == [
         "best",
         "checkpoints",
+        "curves.png",
         "last",
         "metrics.csv",
         "recipe.yaml",
@@ -38,6 +39,39 @@ def test_run_folder(run):
     assert done.step == 6
     assert nls.from_pretrained(done.folder).classes == done.model.classes
     assert any((done.folder / "tensorboard").iterdir())
+
+
+def test_best_and_last_are_the_models_of_their_checkpoints(run):
+    done = run(ema=0.9)
+    for name in ("best", "last"):
+        expected = {
+            f"model.{key}": value for key, value in nls.from_pretrained(done.folder / name).state_dict().items()
+        }
+        assert same(weights(done.folder, name), expected)
+
+
+def test_the_screen_tells_how_it_goes(run, capsys, monkeypatch):
+    """The loss from the first step on, how long it will take, and at the end every class."""
+    monkeypatch.setattr(progress, "MEASURED", 3)
+    done = run(progress=True)
+    text = capsys.readouterr().out
+    assert "step 1/6  loss" in text
+    assert "measured over 3 steps: about 0:00:0" in text
+    assert "IoU in per cent at step" in text
+    assert "sky" in text
+    assert str(done.folder / "best") in text.replace("\n", "")
+
+
+def test_an_early_checkpoint(run, tmp_path, monkeypatch):
+    """Before the first validation, so that little is lost."""
+    monkeypatch.setattr(callbacks, "EARLY", 2)
+    with interrupt(monkeypatch, 3).context() as _, pytest.raises(Interrupted, match="here"):
+        run("validated", val_every=5)
+    with pytest.raises(Interrupted, match="here"):
+        run("unvalidated", val_every=5, val_split="none")
+    for name in ("validated", "unvalidated"):
+        assert checkpoint(tmp_path / name)["global_step"] == 2
+        assert nls.from_pretrained(tmp_path / name / "last").num_classes == 9
 
 
 def test_last_step_is_validated_whatever_the_interval(run):

@@ -19,7 +19,8 @@ CODE = (
     "Steps, crop, batch, rate, OHEM and the auxiliary loss are those of ANN's paper. Where it is silent or its public code "
     "differs, the code's: the network (wiring=official, ResNet-101 with a stem of three 3x3 convolutions; the paper's "
     "equations are wiring=paper), the rate (1 - step/steps)^0.9 (the paper prints 1 - (...)^0.9), one rate for all "
-    "layers, OHEM below 0.7 with at least 100,000 pixels on each of 8 GPUs, brightness within 10 of 255 levels (here by "
+    "layers, OHEM below 0.7 with at least 100,000 pixels on each of 8 GPUs (here each image has its share of that, so "
+    "that fewer devices keep as many of the batch), brightness within 10 of 255 levels (here by "
     "a factor). Not as in the code: RGB in place of BGR, and no change of aspect"
 )
 UNSEEN = (
@@ -50,6 +51,7 @@ CITYSCAPES = Phase(
     head_rate_multiplier=1.0,
     weight_decay=5e-4,
     ohem_rule="ann_official",
+    ohem_min_kept=100_000,
     class_weights=CITYSCAPES_WEIGHTS,
 )
 PASCAL_CONTEXT = replace(
@@ -61,6 +63,7 @@ PASCAL_CONTEXT = replace(
     crop=(480, 480),
     weight_decay=1e-4,
     class_weights=None,
+    ohem_min_kept=50_000,  # 8 GPUs with two images each
 )
 
 

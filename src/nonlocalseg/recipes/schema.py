@@ -76,8 +76,9 @@ class Phase(Augmentation, DataSource):
     ohem_threshold: NotNegative = 0.7
     """Pixels whose true class has a lower probability count as hard."""
 
-    ohem_min_kept: Natural = 100_000
-    """Pixels kept at least, over the batch of one device."""
+    ohem_min_kept: Natural = 50_000
+    """Pixels kept at least, times the images that one device sees at once: a share of the whole batch, whatever the
+    devices and accumulated parts that it is split over."""
 
     ohem_rule: OhemRule = "ann"
     """Whose definition of OHEM."""

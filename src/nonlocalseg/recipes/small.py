@@ -31,7 +31,7 @@ def _camvid(model: str, backbone: str) -> Recipe:
         rate=0.01,
         head_rate_multiplier=10.0,
         warmup_steps=200,
-        ohem_min_kept=200_000,
+        ohem_min_kept=12_500,
     )
     return Recipe(
         name=f"camvid/{model}-{backbone}",
@@ -57,7 +57,7 @@ def _camvid_on_cpu(model: str) -> Recipe:
         head_rate_multiplier=4.0,
         weight_decay=0.01,
         warmup_steps=100,
-        ohem_min_kept=66_000,
+        ohem_min_kept=33_000,
         class_weights=CAMVID_WEIGHTS,
         ema=0.998,
         val_every=100,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.runtime import training_rank
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+METRICS, CURVES = "metrics.csv", "curves.png"
 LOCK = "running.lock"
-EARLY = {RECIPE, LOCK, "metrics.csv", "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
+PROCESS = re.compile("[0-9]{1,9}")
+EARLY = {RECIPE, LOCK, METRICS, "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
 """What a run makes in its folder before its first checkpoint, and ..."""
-LATER = {BEST, LAST}
+LATER = {BEST, LAST, CURVES}
 """... from then on, beside `phase-1` and so on. Nothing else is ever removed."""
 WRITTEN_IN = ("checkpoints", BEST, LAST)
 
@@ -144,8 +147,8 @@ def _lock(folder: Path) -> None:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
-            process, host = [*path.read_text(encoding="utf-8").split(), "", ""][:2]
-            if not (host == socket.gethostname() and process.isdigit() and _ended(int(process))):
+            process, host = [*path.read_text(encoding="utf-8", errors="replace").split(), "", ""][:2]
+            if not (host == socket.gethostname() and PROCESS.fullmatch(process) and _ended(int(process))):
                 raise ValueError(
                     f"{folder} is being written by another run (process {process or '?'} on {host or '?'}): wait for it, "
                     f"choose another --out, or remove {path} if that run has ended"

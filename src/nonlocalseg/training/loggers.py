@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pydantic import TypeAdapter, ValidationError
 
 from nonlocalseg.files import write_text
 from nonlocalseg.runtime import training_rank
 from nonlocalseg.training.folder import RunFolder
-from nonlocalseg.training.plan import Plan
+from nonlocalseg.training.plan import LoggerName, Plan
 from nonlocalseg.values import plain
 
 PROJECT = "nonlocalseg"
@@ -104,6 +105,11 @@ def _one_line(name: str) -> Iterator[None]:
         raise ValueError(f"--logger {name}: {reason[:300]}{f': {cure}' if cure else ''}") from error
 
 
-def _identities(folder: Path) -> dict[str, str]:
+def _identities(folder: Path) -> Mapping[LoggerName, str]:
     path = folder / IDENTITIES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return TypeAdapter(dict[LoggerName, str]).validate_json(path.read_bytes())
+    except ValidationError:
+        raise ValueError(f"{path} is damaged: remove it, and the services begin a new run") from None

@@ -18,6 +18,7 @@ from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import device_count, training_rank, worker_count
 from nonlocalseg.training.checkpoints import read_checkpoint
 from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
+from nonlocalseg.training.history import tell
 from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, resolve
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
@@ -140,6 +141,8 @@ def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
     if folder.several and training_rank() == 0:
         saved.save_pretrained(folder.path / BEST)
         from_pretrained(folder.phase(final) / LAST).save_pretrained(folder.path / LAST)
+    if training_rank() == 0:
+        tell(folder.phase(final), saved.classes, None if fitted.best is None else fitted.best_step, console)
     best = "" if fitted.best is None else f" (the best validation, mIoU {fitted.best:.4f})"
     console.print(
         f"saved {folder.path / BEST}, the weights of step {fitted.best_step}{best}, and {folder.path / LAST}, "

@@ -16,13 +16,15 @@ from timm.layers import convert_sync_batchnorm
 from nonlocalseg.models.creation import create_model
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.training.callbacks import Average, Checkpoints, MetricsFile, ProgressBar, RecipeFile, SameFolder
+from nonlocalseg.training.callbacks import Average, Checkpoints, RecipeFile, SameFolder
 from nonlocalseg.training.checkpoints import WrittenBeside, check_resumable, identity
 from nonlocalseg.training.data import SegmentationData, mix_seed
 from nonlocalseg.training.folder import RunFolder
+from nonlocalseg.training.history import MetricsFile
 from nonlocalseg.training.loggers import logging_to
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan
+from nonlocalseg.training.progress import ProgressBar
 from nonlocalseg.training.signals import LeaveOnSignal
 from nonlocalseg.values import changed
 from nonlocalseg.zoo.pretrained import from_pretrained
@@ -94,7 +96,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     callbacks = [
         SameFolder(folder),
         RecipeFile(folder, plan),
-        MetricsFile(folder, index, model.classes),
+        MetricsFile(folder, index, model.classes, console),
         *([average] if average else []),
         keeper,
         ProgressBar(console),
