@@ -50,7 +50,7 @@ def test_demo_leaves_models_pictures_and_figures(
     printed = capsys.readouterr().out
     for name in (*Synthetic.classes, f"at least {compared.distance} pixels", f"at most {compared.reach} pixels"):
         assert name in printed
-    assert f"nonlocalseg predict {folder / 'ann' / 'model'} {folder / 'scenes'}" in printed
+    assert f"nonlocalseg predict {folder / 'ann'} {folder / 'scenes'}" in printed
 
 
 @pytest.mark.usefixtures("few_scenes")
