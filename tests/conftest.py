@@ -11,6 +11,8 @@ import pytest
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads anything
+
 SHARED = Path(os.environ.get("NONLOCALSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -61,7 +61,7 @@ ARROWS["__main__"] = {"cli"}
 # Packages that only some parts, or files, import.
 OWNERS: dict[str, set[str]] = {
     "lightning": {"training"},
-    "huggingface_hub": {"models/hub.py", "zoo/download.py"},
+    "huggingface_hub": {"models/hub.py", "models/pretrained.py", "zoo/download.py"},
     "jinja2": {"report"},
     "matplotlib": {"drawing"},
     "h5py": {"data/nyudv2.py"},

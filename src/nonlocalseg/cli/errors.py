@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 _CURES = {
@@ -26,6 +27,19 @@ _EXPLAINED = {
     "MemoryError": (f"memory is full: {_LESS}", FAILED),
     "MisconfigurationException": (None, BAD_INPUT),  # Lightning's ValueError
 }
+# What PyTorch says of processes that have ended or stand still.
+_FOREIGN = {
+    r"DataLoader worker .*(exited unexpectedly|killed by signal)": (
+        "a process that reads images was killed, probably for want of memory: lower --workers"
+    ),
+    r"DataLoader timed out": (
+        "a process that reads images has not answered for minutes: it was stopped, or the disk does not answer; try again, "
+        "or with --workers 0"
+    ),
+    r"(?i)gloo|NCCL|Connection (closed|reset) by peer": (
+        "another process of this training has ended; what it said, if it could, stands above. Go on with --resume RUN"
+    ),
+}
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -36,8 +50,9 @@ def describe(error: BaseException) -> tuple[str, int]:
     if name in _EXPLAINED:
         text, code = _EXPLAINED[name]
         return f"error: {text or one_line(error)}", code
-    if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
-        return "error: a process that reads images was killed, probably for want of memory: lower --workers", FAILED
+    for words, explanation in _FOREIGN.items():
+        if isinstance(error, RuntimeError) and re.search(words, str(error)):
+            return f"error: {explanation}", FAILED
     if isinstance(error, (ValueError, OSError)):
         return f"error: {one_line(error)}", BAD_INPUT
     return f"internal error: {name}: {one_line(error)} (run again with --debug to see where)", FAILED

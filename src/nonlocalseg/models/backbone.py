@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nonlocalseg.choices import hint
 from nonlocalseg.models.config import NetworkOptions
 from nonlocalseg.models.dilations import arrange_blocks
+from nonlocalseg.models.pretrained import find_weights
 
 
 class Backbone(nn.Module):
@@ -140,6 +141,13 @@ def _create(
         if not Path(weights).is_file():
             raise FileNotFoundError(f"backbone-weights: {weights} does not exist")
         options["pretrained_cfg_overlay"] = {"file": str(weights)}
+    elif pretrained:
+        try:
+            cached = find_weights(name)
+        except ValueError as error:
+            raise ValueError(_unpretrained(name, error)) from error
+        if cached is not None:
+            options["pretrained_cfg_overlay"] = {"file": str(cached)}
     fixed = {
         "vision_transformer": "dynamic_img_size",
         "deit": "dynamic_img_size",
@@ -181,11 +189,15 @@ def _timm_create(name: str, options: dict, weights: str | Path | None) -> Any:
         if weights is not None:
             raise ValueError(f"backbone-weights: {weights} does not fit {name}: {reason}") from error
         if options["pretrained"]:
-            raise ValueError(
-                f"pretrained weights of {name} could not be downloaded ({reason}): give a local file with "
-                "--backbone-weights FILE, or leave out --pretrained"
-            ) from error
+            raise ValueError(_unpretrained(name, reason)) from error
         raise ValueError(f"backbone: {name} gives no features for segmentation: {reason}") from error
+
+
+def _unpretrained(name: str, reason: object) -> str:
+    return (
+        f"pretrained weights of {name} could not be loaded ({reason}): give a local file with --backbone-weights FILE, or "
+        "--no-pretrained"
+    )
 
 
 def _family(name: str) -> str:

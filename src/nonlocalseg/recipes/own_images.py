@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.recipes.schema import Phase, Recipe
 
 VIT = "vit_small_patch14_dinov2"
@@ -28,6 +30,42 @@ TRANSFORMER = replace(
     warmup_steps=500,
     gradient_clip=1.0,
 )
+
+
+ATTENDING = ("vit", "deit", "beit", "eva", "swin", "convnext", "maxvit", "mobilevit", "pvt", "twins", "mit")
+"""How the names of timm's networks begin that are trained as transformers are."""
+PASSES, FEWEST, MOST = 100, 1_000, 40_000
+"""Passes over the images, and the steps that it is at least and at most."""
+LONGEST, BROADEST = 512, 1024
+"""Pixels of a crop's side, and of an image's shorter side, at most."""
+LOOKED_AT = 5
+
+
+def suited_to(source: DataSource, backbone: str) -> Phase:
+    """The phase for these images where nothing else is asked for: schedule by their number, crop by their size.
+
+    The sizes are those of a few images. Raises what opening the data raises.
+    """
+    parts = source.open()
+    count = sum(map(len, parts))
+    chosen = [round(index * (count - 1) / max(LOOKED_AT - 1, 1)) for index in range(LOOKED_AT)]
+    every = [(part, index) for part in parts for index in range(len(part))]
+    sizes = [part.read_image(index).shape[:2] for part, index in (every[number] for number in sorted(set(chosen)))]
+    return suited(count, [(int(height), int(width)) for height, width in sizes], backbone)
+
+
+def suited(count: int, sizes: Sequence[tuple[int, int]], backbone: str) -> Phase:
+    """The phase for `count` images of about these sizes (height, width)."""
+    height, width = (sorted(sides)[len(sizes) // 2] for sides in zip(*sizes, strict=True))
+    short_side = BROADEST if min(height, width) > BROADEST else None
+    shrunk = 1.0 if short_side is None else short_side / min(height, width)
+    start = TRANSFORMER if backbone.startswith(ATTENDING) else CONVOLUTIONAL
+    unit = 14 if "patch14" in backbone else 32
+    sides = [max(32, round(side * shrunk) // unit * unit) for side in (height, width)]
+    crop = (min(sides[0], LONGEST // unit * unit), min(sides[1], LONGEST // unit * unit))
+    steps = min(MOST, max(FEWEST, -(-PASSES * count // start.batch_size // 100) * 100))
+    warmup = min(start.warmup_steps, steps // 10)
+    return replace(start, data="folder", steps=steps, crop=crop, short_side=short_side, warmup_steps=warmup)
 
 
 def recipes_for_own_images() -> tuple[Recipe, ...]:

@@ -112,6 +112,10 @@ class Phase(Augmentation, DataSource):
         """Steps between two validations."""
         return self.val_every or min(4000, -(-self.steps // 10))
 
+    def validates_after(self, step: int) -> bool:
+        """Whether a validation follows the `step`-th step."""
+        return self.val_split is not None and (step % self.interval == 0 or step == self.steps)
+
     @property
     def validation(self) -> DataSource | None:
         """What is validated on; None for no validation."""

@@ -62,7 +62,7 @@ class Checkpoints(lightning.Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: SegmentationTraining) -> None:
         assert pl_module.scores is not None
-        self._save(trainer, pl_module, pl_module.scores.mean_iou)
+        self._judge(trainer, pl_module, pl_module.scores.mean_iou)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: SegmentationTraining, outputs: object, batch: object, batch_idx: int
@@ -71,31 +71,33 @@ class Checkpoints(lightning.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if not phase.val_split and (step % phase.interval == 0 or step == phase.steps):
-            self._save(trainer, pl_module, None)
+            self._judge(trainer, pl_module, None)
         elif step == EARLY < min(phase.interval, phase.steps):
-            self._save_models(trainer, pl_module, LAST)
-            self.save_last(trainer)
+            self._save(trainer, pl_module, LAST)
 
-    def _save(self, trainer: Trainer, module: SegmentationTraining, miou: float | None) -> None:
+    def _judge(self, trainer: Trainer, module: SegmentationTraining, miou: float | None) -> None:
         place = self.folder.phase(self.index)
         better = miou is None or self.best is None or not miou <= self.best
         if better:
             self.best, self.best_step = miou, trainer.global_step
-        self._save_models(trainer, module, LAST, *([BEST] if better else []))
-        self.save_last(trainer)
+        self._save(trainer, module, LAST, *([BEST] if better else []))
         if better and trainer.is_global_zero:
             with writing((place / CHECKPOINT).with_name("best.ckpt")) as temporary:
                 shutil.copyfile(place / CHECKPOINT, temporary)
 
-    def _save_models(self, trainer: Trainer, module: SegmentationTraining, *names: str) -> None:
+    def save_last(self, trainer: Trainer) -> None:
+        """Write `last/` and last.ckpt: every process must call it, the first one writes."""
+        assert isinstance(trainer.lightning_module, SegmentationTraining)
+        self._save(trainer, trainer.lightning_module, LAST)
+
+    def _save(self, trainer: Trainer, module: SegmentationTraining, *models: str) -> None:
+        """Write the models so called, and then the checkpoint, from which a run goes on with them."""
+        place = self.folder.phase(self.index)
         if trainer.is_global_zero:
             with self.average.in_the_model(trainer, module) if self.average else nullcontext():
-                for name in names:
-                    module.model.save_pretrained(self.folder.phase(self.index) / name)
-
-    def save_last(self, trainer: Trainer) -> None:
-        """Write last.ckpt: every process must call it, the first one writes."""
-        trainer.save_checkpoint(self.folder.phase(self.index) / CHECKPOINT)
+                for name in models:
+                    module.model.save_pretrained(place / name)
+        trainer.save_checkpoint(place / CHECKPOINT)
 
 
 class SameFolder(lightning.Callback):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -16,6 +18,9 @@ from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import worker_count
 from nonlocalseg.training.signals import ignore_signals
+
+SILENCE = 300.0
+"""Seconds without an image after which a process that reads images is taken for stopped."""
 
 
 class Draw(NamedTuple):
@@ -100,6 +105,8 @@ class SeededImages(Dataset):
 
 def collate(items: list[Any]) -> dict[str, Any]:
     """Samples -> {"image": [B, 3, H, W], "label": [B, H, W]}, or {"error": message} where a file could not be read."""
+    if not items:
+        return {}
     errors = [item for item in items if isinstance(item, str)]
     if errors:
         return {"error": errors[0]}
@@ -110,6 +117,40 @@ def collate(items: list[Any]) -> dict[str, Any]:
 def _joined(parts: list[SegmentationDataset]) -> ConcatDataset[dict[str, Any]]:
     """One data set of several, which are data sets to torch by what they can do alone, so that it need not be imported."""
     return ConcatDataset(cast("list[Dataset[dict[str, Any]]]", parts))
+
+
+class WatchedLoader(DataLoader):
+    """A loader that ends, with RuntimeError, where its processes give nothing for `SILENCE` seconds.
+
+    PyTorch's own timeout does not: for an image that is ready the process that read it is asked as well, without end.
+    """
+
+    def __iter__(self) -> Any:
+        before = set(multiprocessing.active_children())
+        batches = super().__iter__()
+        self.readers = getattr(self, "readers", set()) | (set(multiprocessing.active_children()) - before)
+        return self._watched(batches)
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            watch = threading.Timer(SILENCE, self._kill)
+            watch.daemon = True
+            watch.start()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception as error:
+                if watch.finished.is_set():
+                    raise RuntimeError(f"DataLoader timed out after {SILENCE:g} seconds") from error
+                raise
+            finally:
+                watch.cancel()
+            yield batch
+
+    def _kill(self) -> None:
+        for process in self.readers:
+            process.kill()
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -136,7 +177,7 @@ class SegmentationData(lightning.LightningDataModule):
         return _readable(collate([reader[draw] for draw in next(iter(self.order(0, world)))]))
 
     def _loader(self, images: Images, batches: Iterable[list[Any]]) -> DataLoader:
-        return DataLoader(
+        return WatchedLoader(
             SeededImages(images, self.seed),
             batch_sampler=batches,
             num_workers=self.workers,
@@ -156,11 +197,9 @@ class SegmentationData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader | list[Any]:
         if self.val_images is None or self.trainer is None:
             return []
-        mine = range(self.trainer.global_rank, len(self.val_images), self.trainer.world_size)
-        return self._loader(self.val_images, [[index] for index in mine])
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return _readable(batch)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        mine = [[index] for index in range(rank, len(self.val_images), world)]
+        return self._loader(self.val_images, mine or [[]])  # where there are fewer images than processes
 
 
 def _readable(batch: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.data import mix_seed
 from nonlocalseg.training.optimisation import make_optimizer, phase_loss, poly_factor
+from nonlocalseg.training.together import leave, stop_for
 
 ABSURD_NORM = 1e8
 SKIPPED_STEPS = 25
@@ -31,6 +32,7 @@ class SegmentationTraining(lightning.LightningModule):
         self.view = phase.view
         self.scores: Scores | None = None
         self._skipped = 0
+        self._unreadable: str | None = None
         for module in self._frozen():
             module.requires_grad_(False)
         self.train()  # Lightning does not call it before the first step
@@ -63,7 +65,12 @@ class SegmentationTraining(lightning.LightningModule):
             group.update(lr=plan["lr"] * factor, initial_lr=plan["lr"], weight_decay=plan["weight_decay"])
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Dropout and random sampling depend on seed, batch and rank alone, so a resumed run draws the same."""
+        """Stop where a file cannot be read, in whichever process.
+
+        Dropout and random sampling depend on seed, batch and rank alone, so a resumed run draws the same.
+        """
+        assert isinstance(batch, dict)
+        stop_for(batch.get("error"), self.trainer)
         torch.manual_seed(mix_seed(self.seed, batch_idx, self.global_rank))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -80,20 +87,20 @@ class SegmentationTraining(lightning.LightningModule):
         self._skipped = 0 if fine else self._skipped + 1
         if fine or (self.trainer.precision == "16-mixed" and self._skipped < SKIPPED_STEPS):
             return
-        raise ValueError(
-            f"the gradient norm at step {self.global_step} is {norm:.3g}: lower --rate, add --warmup-steps or "
-            "--gradient-clip, or train with --precision 32"
-        )
+        cure = "lower --rate, add --warmup-steps or --gradient-clip, or train with --precision 32"
+        leave(self.trainer, ValueError(f"the gradient norm at step {self.global_step} is {norm:.3g}: {cure}"))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.global_step >= self.phase.steps:
             self.trainer.should_stop = True  # makes Lightning validate the last step, whatever the interval
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._unreadable = self._unreadable or batch.get("error")
         if "label" in batch:
             logits = infer(self.model, batch["image"], self.view, align_corners=self.model.align_corners)
             self.metric.update(logits.argmax(1), batch["label"])
 
     def on_validation_epoch_end(self) -> None:
+        stop_for(self._unreadable, self.trainer)
         self.scores = self.metric.compute()
         self.metric.reset()

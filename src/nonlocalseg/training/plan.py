@@ -11,9 +11,22 @@ import yaml
 from pydantic import BeforeValidator
 
 from nonlocalseg.choices import pick
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import write_text
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.values import Count, Hidden, Metavar, Natural, Precision, changed, from_plain, names_of, plain, value
+from nonlocalseg.values import (
+    Count,
+    Hidden,
+    Metavar,
+    Natural,
+    Precision,
+    changed,
+    from_plain,
+    names_of,
+    options_of,
+    plain,
+    value,
+)
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -48,8 +61,9 @@ class Plan:
     model_options: Annotated[dict[str, object], BeforeValidator(_tuples)] = field(default_factory=dict)
     """Further options of the model, such as key_channels=128."""
 
-    pretrained: bool = False
-    """Download ImageNet weights of the backbone."""
+    pretrained: bool | None = None
+    """ImageNet weights of the backbone, downloaded where they are not in the cache; by default for photographs, where
+    they can be had."""
 
     backbone_weights: Annotated[str | None, Metavar("FILE")] = None
     """Local file with weights of the backbone."""
@@ -117,7 +131,7 @@ def resolve(source: str | Path | None, given: Mapping[str, object]) -> Plan:
     given = {name: item for name, item in given.items() if item is not None}
     for name in given:
         pick("training option", name, (*PHASE_FIELDS, *PLAN_FIELDS))
-    phases, over_plan = _start(source)
+    phases, over_plan = _start(source, given)
     over_phase = {name: item for name, item in given.items() if name in PHASE_FIELDS}
     model_options = {**over_plan.get("model_options", {}), **_mapping(given, "model_options")}
     over_plan |= {name: item for name, item in given.items() if name in PLAN_FIELDS}
@@ -142,10 +156,10 @@ def _mapping(given: Mapping[str, object], name: str) -> dict[str, object]:
     return {str(key): item for key, item in found.items()}
 
 
-def _start(source: str | Path | None) -> tuple[tuple[Phase, ...], dict[str, Any]]:
+def _start(source: str | Path | None, given: Mapping[str, object]) -> tuple[tuple[Phase, ...], dict[str, Any]]:
     """The phases, and the other fields of the plan, before anything is put over them."""
     if source is None:
-        return (Phase(),), {}
+        return (_own_phase(given),), {}
     if str(source).endswith((".yaml", ".yml")):
         plan = read_plan(source)
         return plan.phases, {name: getattr(plan, name) for name in names_of(Plan) if name != "phases"}
@@ -159,6 +173,17 @@ def _start(source: str | Path | None) -> tuple[tuple[Phase, ...], dict[str, Any]
         "pretrained": recipe.pretrained,
         "recipe": recipe.name,
     }
+
+
+def _own_phase(given: Mapping[str, object]) -> Phase:
+    """What a phase begins with where no recipe is given: for one's own images what suits them."""
+    from nonlocalseg.recipes.own_images import suited_to  # needs the data sets, and they torch
+
+    root = given.get("root")
+    if given.get("data") != "folder" or root is None:
+        return Phase()
+    source = changed(DataSource(split="train"), {name: given[name] for name in names_of(DataSource) if name in given})
+    return suited_to(source, str(given.get("backbone", options_of(Plan)["backbone"].default)))
 
 
 def write_plan(path: str | Path, plan: Plan) -> None:

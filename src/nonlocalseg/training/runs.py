@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from nonlocalseg.models.pretrained import find_weights
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
@@ -20,7 +21,7 @@ from nonlocalseg.training.checkpoints import read_checkpoint
 from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
 from nonlocalseg.training.history import tell
 from nonlocalseg.training.loggers import check_installed
-from nonlocalseg.training.plan import Plan, resolve
+from nonlocalseg.training.plan import Plan, read_plan, resolve
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
 from nonlocalseg.values import changed
 from nonlocalseg.zoo.pretrained import from_pretrained
@@ -62,8 +63,8 @@ def train(
             sets, root is the folder that holds one for each, by its name.
     """
     plan, folder = planned(recipe, out, resume, changes)
-    plan = _on_this_machine(plan)
     console = Console(quiet=not progress or training_rank() > 0)
+    plan = _with_weights(_on_this_machine(plan), folder, console)
     with _quiet_lightning():
         return _run(plan, folder, console)
 
@@ -75,10 +76,31 @@ def planned(
     if resume is not None and (recipe is not None or out is not None):
         raise ValueError("--resume RUN continues a run with its own options: leave out the recipe and --out")
     given = {name: value for name, value in changes.items() if value is not None}
+    if resume is not None:
+        _check_unchanged(Path(resume), given)
     plan = resolve(recipe if resume is None else Path(resume) / RECIPE, given)
-    plan = _with_saved_model(plan, given)
+    plan = plan if resume is not None else _with_saved_model(plan, given)
     name = f"{plan.phases[-1].data}-{plan.model}-{plan.backbone}"
     return plan, RunFolder(out, resume, name, len(plan.phases))
+
+
+def _check_unchanged(run: Path, given: Mapping[str, object]) -> None:
+    """ValueError for the first option that a resumed run cannot change: what its weights were, and where they began."""
+    stored = read_plan(run / RECIPE)
+    for name in ("model", "backbone", "model_options", "pretrained", "backbone_weights", "init_from"):
+        asked = given.get(name, getattr(stored, name))
+        if name == "model_options" and isinstance(asked, Mapping):
+            asked = {**stored.model_options, **{key: _tupled(item) for key, item in asked.items()}}
+        if asked != getattr(stored, name):
+            flag = name.replace("_", "-")
+            raise ValueError(
+                f"--{flag}: {run} was begun with {getattr(stored, name)}, and a resumed run cannot change that: leave it "
+                f"out, or start a new run with --init-from {run}"
+            )
+
+
+def _tupled(item: object) -> object:
+    return tuple(item) if isinstance(item, list) else item
 
 
 def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
@@ -126,13 +148,31 @@ def _on_this_machine(plan: Plan) -> Plan:
     return plan
 
 
+def _with_weights(plan: Plan, folder: RunFolder, console: Console) -> Plan:
+    """The plan in which it is settled whether the backbone starts from ImageNet weights."""
+    if plan.pretrained is not None:
+        return plan
+    wanted = plan.phases[-1].kind().needs_root and not (plan.backbone_weights or plan.init_from or folder.resumed)
+    try:
+        if wanted:
+            find_weights(plan.backbone)
+    except ValueError as error:
+        console.print(
+            f"note: no ImageNet weights of {plan.backbone} ({error}); from random weights a training needs many more steps",
+            highlight=False,
+            soft_wrap=True,
+        )
+        wanted = False
+    return changed(plan, {"pretrained": wanted})
+
+
 def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
     """Run the phases of `plan` one after the other; each starts from the last weights of the one before."""
     source, fitted, final = plan.init_from, None, len(plan.phases) - 1
     for index, phase in enumerate(plan.phases):
         if not (index < final and _over(folder, index, phase)):
-            folder.checkpoint(index)  # says what is missing before a model is made
-            model = start_model(plan, phase, source)
+            resumed = folder.checkpoint(index) is not None  # its weights are put over those of the model
+            model = start_model(plan, phase, str(folder.last(index)) if resumed else source)
             with _claimed(folder, console):
                 fitted = fit_phase(plan, index, model, folder, console)
         source = str(folder.last(index))

@@ -11,18 +11,22 @@ from typing import Any
 import lightning
 from lightning import LightningModule, Trainer
 
+from nonlocalseg.runtime import gather
+from nonlocalseg.training.together import any_of_all, leave
+
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Ctrl-C; kill and most schedulers; a closed terminal; SLURM
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class LeaveOnSignal(lightning.Callback):
-    """Leaves with SystemExit(128 + signal) after the step during which a signal came and `save` has been called.
+    """Leaves with SystemExit(128 + signal) after the step during which a signal came and `save` has been called, and
+    after the validation where one follows that step.
 
     Ctrl-C a second time leaves at once. With several processes all leave after the same step, whichever was told.
     """
 
-    def __init__(self, save: Callable[[Trainer], None]) -> None:
-        self.save = save
+    def __init__(self, save: Callable[[Trainer], None], validates_after: Callable[[int], bool]) -> None:
+        self.save, self.validates_after = save, validates_after
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -38,14 +42,22 @@ class LeaveOnSignal(lightning.Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step >= trainer.max_steps:
+        step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or step >= trainer.max_steps:
             return
-        told = self.received is not None
-        if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told:
+        if any_of_all(self.received is not None, trainer):
             self.save(trainer)
-            raise SystemExit(128 + (self.received or signal.SIGTERM))
+            if not self.validates_after(step):  # a resumed run would leave that one out
+                self._leave(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any_of_all(self.received is not None, trainer) and trainer.global_step < trainer.max_steps:
+            self.save(trainer)
+            self._leave(trainer)
+
+    def _leave(self, trainer: Trainer) -> None:
+        numbers = [number for number in gather(self.received) if number is not None]
+        leave(trainer, SystemExit(128 + numbers[0]))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._before.items():

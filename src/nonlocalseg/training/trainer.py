@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
             classes=data.classes,
             palette=data.palette,
             label_map=data.labels.meaning,
-            pretrained=plan.pretrained,
+            pretrained=bool(plan.pretrained),
             backbone_weights=plan.backbone_weights,
             **options,
         )
@@ -100,14 +101,15 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
         *([average] if average else []),
         keeper,
         ProgressBar(console),
-        LeaveOnSignal(keeper.save_last),
+        LeaveOnSignal(keeper.save_last, phase.validates_after),
     ]
     place = folder.phase(index) if folder.named else None
     options = _trainer_options(plan, phase)
     with _determinism_restored(), logging_to(plan, index, folder) as loggers:
         trainer = lightning.Trainer(**options, callbacks=callbacks, logger=loggers, default_root_dir=place)
         console.print(_summary(plan, index, model, images, place), highlight=False)
-        trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        with _readers_ended():
+            trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         if average:
             average.on_train_end(trainer, module)  # Lightning leaves it out where no step was left to do
     return Fitted(keeper.best, keeper.best_step, trainer.global_step)
@@ -133,6 +135,18 @@ def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+@contextmanager
+def _readers_ended() -> Iterator[None]:
+    """After a failure no process that reads images is left: Python would wait for one that is stopped."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
 
 
 @contextmanager
@@ -166,5 +180,5 @@ def _summary(plan: Plan, index: int, model: Segmenter, images: SegmentationData,
     return (
         f"{number}{plan.model} on {plan.backbone} ({parameters:.1f} M parameters{start}); {phase.data}: "
         f"{len(images.train_images)} images to train on, {validated}; {phase.steps} steps of {phase.batch_size} "
-        f"-> {place}"
+        f"crops of {phase.crop[0]}x{phase.crop[1]} at rate {phase.rate:g} -> {place}"
     )

@@ -1,0 +1,148 @@
+"""Several processes and those that read images: one that is told to leave, broken, stopped or killed ends all, in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stored_runs import draw_folder
+
+from nonlocalseg.cli import main
+from nonlocalseg.training import data
+
+NETWORK = ["--model", "fcn", "--backbone", "mobilenetv2_035", "--model-options", "channels=8", "auxiliary_channels=8"]
+SHORT = ["--crop", "48", "64", "--batch-size", "2", "--logger", "tensorboard"]
+
+
+@pytest.fixture
+def begin(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """`begin(*words)` starts a training of `tmp_path / "data"` in `tmp_path / "run"`."""
+    started: list[subprocess.Popen] = []
+
+    def begin(*words: str) -> subprocess.Popen:
+        start = [sys.executable, "-m", "nonlocalseg", "train", "--data", "folder", "--root", str(tmp_path / "data")]
+        command = [*start, *NETWORK, *SHORT, "--out", str(tmp_path / "run"), *words]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def processes_below(parent: int) -> list[int]:
+    """Those that `parent` has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(words[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(true: Callable[[], object], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def has_begun(folder: Path) -> bool:
+    path = folder / "metrics.csv"
+    return path.exists() and path.read_text().count("\n") > 1
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", [0, 1])
+def test_one_process_of_two_is_told_to_leave(begin, tmp_path, whom):
+    draw_folder(tmp_path / "data")
+    process = begin("--devices", "2", "--workers", "0", "--steps", "100000", "--val-every", "7", "--no-pretrained")
+    wait_for(lambda: has_begun(tmp_path / "run"), process)
+    others = [
+        number
+        for number in processes_below(process.pid)
+        if "nonlocalseg" in Path(f"/proc/{number}/cmdline").read_text()
+    ]
+    os.kill([process.pid, *others][whom], signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "interrupted; continue with --resume" in " ".join(out.split())
+    assert lines(err) == []
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_broken_image_is_one_line_of_two_processes(begin, tmp_path, split):
+    draw_folder(tmp_path / "data")
+    (tmp_path / f"data/images/{split}/3.png").write_bytes(b"not a picture")
+    process = begin("--devices", "2", "--workers", "0", "--steps", "4", "--val-every", "4", "--no-pretrained")
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 2, err
+    (line,) = lines(err)
+    assert line.startswith(f"error: {tmp_path / f'data/images/{split}/3.png'}: ")
+
+
+@pytest.mark.slow
+def test_two_processes_and_one_image(begin, tmp_path):
+    draw_folder(tmp_path / "data", count=1)
+    process = begin("--devices", "2", "--workers", "0", "--steps", "2", "--no-pretrained")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "validation mIoU" in out
+
+
+def train_here(tmp_path: Path, *words: str) -> int:
+    start = ["train", "--data", "folder", "--root", str(tmp_path / "data"), *NETWORK, *SHORT]
+    return main([*start, "--out", str(tmp_path / "run"), "--no-pretrained", *words])
+
+
+def test_a_set_of_one_image(tmp_path):
+    draw_folder(tmp_path / "data", count=1)
+    assert train_here(tmp_path, "--workers", "0", "--steps", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGKILL, "error: a process that reads images was killed, probably for want of memory: lower --workers"),
+        (signal.SIGSTOP, "error: a process that reads images has not answered for minutes"),
+    ],
+)
+def test_a_process_that_reads_images_is_stopped_or_killed(tmp_path, monkeypatch, capsys, number, said):
+    """In its third image it does it to itself."""
+    draw_folder(tmp_path / "data")
+    monkeypatch.setattr(data, "SILENCE", 10.0)
+    original = data.SeededImages.__getitem__
+
+    def end(self: data.SeededImages, draw: data.Draw | int) -> object:
+        if isinstance(draw, data.Draw) and draw.number == 8:
+            os.kill(os.getpid(), number)
+        return original(self, draw)
+
+    monkeypatch.setattr(data.SeededImages, "__getitem__", end)
+    started = time.monotonic()
+    assert train_here(tmp_path, "--workers", "1", "--steps", "100", "--val-split", "none") == 1
+    (line,) = lines(capsys.readouterr().err)
+    assert line.startswith(said)
+    assert time.monotonic() - started < 60
+    assert not processes_below(os.getpid()) or not [
+        child for child in processes_below(os.getpid()) if "State:\tT" in Path(f"/proc/{child}/status").read_text()
+    ]
