@@ -61,6 +61,9 @@ def test_every_recipe_survives_its_file(name, tmp_path):
         ("phases: [{data: synthetic, steps: many}]", "steps: 'many' is not a whole number"),
         ("phases: [{data: synthetic}]\nmodell: ann", "unknown option 'modell': did you mean 'model'"),
         ("a: [", "is no recipe.yaml"),
+        ("a: &a [1]\nphases: [*a]", "it has aliases"),
+        ("[" * 5000, "is no recipe.yaml"),
+        ("#" * (1 << 21), "it has more than"),
     ],
 )
 def test_wrong_file_is_one_line(tmp_path, text, words):

@@ -159,6 +159,24 @@ def test_split_without_labels(tmp_path, small, option):
     assert not (tmp_path / "run").exists()
 
 
+def test_heads_for_the_stages_are_attached_to_a_trained_model(tmp_path, small):
+    """GALD, Fig. 8."""
+    network = {"channels": 16, "key_channels": 8, "auxiliary_channels": 16, "aggregate_stride": 1}
+    small.update(model="galdv1", model_options=network, val_split="none", steps=1)
+    old = train(out=tmp_path / "old", **small)
+    del small["model"], small["backbone"], small["model_options"]
+    small.update(rate=1e-12, frozen_batchnorm=True)
+    new = train(out=tmp_path / "new", init_from=str(old.folder), model_options={"stage_heads": True}, **small)
+    before, after = old.model.state_dict(), new.model.state_dict()
+    assert {name.split(".")[2] for name in after.keys() - before.keys()} == {"fcn", "ga", "gald"}
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
+    fcn = nls.create_model("fcn", "mobilenetv2_035", num_classes=9, channels=8, auxiliary_channels=8)
+    fcn.save_pretrained(tmp_path / "fcn")
+    with pytest.raises(ValueError, match="stage_heads") as error:
+        train(out=tmp_path / "no", init_from=str(tmp_path / "fcn"), model_options={"stage_heads": True}, **small)
+    one_line(error)
+
+
 @pytest.mark.parametrize(("gpus", "expected"), [(0, False), (1, False), (8, True)])
 def test_batch_norm_is_synchronised_where_there_are_several_gpus(monkeypatch, gpus, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)

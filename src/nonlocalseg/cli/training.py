@@ -30,7 +30,7 @@ class Train(OfFolder):
     """Stride of the backbone's last feature map, 8, 16 or 32; smaller is finer and slower."""
     stage_heads: bool = False
     """Train a linear classifier after every step of a GALD head as well, for `nonlocalseg explain --kind stages`; the
-    rest of the model is trained as without them."""
+    rest of the model is trained as without them; with --init-from they are attached to a trained model."""
 
     def changes(self, given: Given) -> Given:
         """`given`, with what has an option of its own here among the options of data set and model."""

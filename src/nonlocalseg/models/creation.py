@@ -104,6 +104,19 @@ def build(config: ModelConfig, pretrained: bool = False, backbone_weights: str |
     )
 
 
+def with_stage_heads(model: Segmenter) -> Segmenter:
+    """The model with new classifiers behind every step of its GALD head (Fig. 8), all else as it is; itself, where it
+    has them. ValueError for another head and for a folded model."""
+    config = model.config
+    if config is None or config.folded or "stage_heads" not in names_of(type(config.options)):
+        raise ValueError("stage_heads: only a GALD head that is not folded has steps that can be classified")
+    if config.flat()["stage_heads"]:
+        return model
+    attached = build(changed(config, {"options": changed(config.options, {"stage_heads": True})}))
+    attached.load_state_dict({**attached.state_dict(), **model.state_dict()})
+    return attached
+
+
 def class_names(num_classes: int | None, classes: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the classes, numbered ones where only their number is given."""
     if classes is None:

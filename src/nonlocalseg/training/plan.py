@@ -28,6 +28,8 @@ from nonlocalseg.values import (
     value,
 )
 
+LARGEST = 1 << 20
+"""Bytes of a recipe.yaml."""
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -186,9 +188,16 @@ def _own_phase(given: Mapping[str, object]) -> Phase:
     return suited_to(source, str(given.get("backbone", options_of(Plan)["backbone"].default)))
 
 
+class _Spelt(yaml.SafeDumper):
+    """Spells out what occurs twice, because `read_plan` takes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def write_plan(path: str | Path, plan: Plan) -> None:
     """Write `plan` as YAML that `read_plan` reads back to the same plan."""
-    text = yaml.safe_dump(plain(plan), sort_keys=False, default_flow_style=None)
+    text = yaml.dump(plain(plan), Dumper=_Spelt, sort_keys=False, default_flow_style=None)
     write_text(path, "# nonlocalseg train THIS-FILE repeats the run\n" + text)
 
 
@@ -197,9 +206,14 @@ def read_plan(path: str | Path) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give the recipe.yaml of a run, or a recipe's name")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} is no recipe.yaml: it has more than {LARGEST} bytes")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them fill any memory
+            raise ValueError(f"{path} is no recipe.yaml: it has aliases (*name); write out what they stand for")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from error
     phases = content.get("phases") if isinstance(content, dict) else None
     if not isinstance(phases, list):

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from timm.layers import convert_sync_batchnorm
 
-from nonlocalseg.models.creation import create_model
+from nonlocalseg.models.creation import create_model, with_stage_heads
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.callbacks import Average, Checkpoints, RecipeFile, SameFolder
@@ -74,7 +74,8 @@ def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
         model = from_pretrained(source, data.classes, data.palette, data.labels.meaning)
     elif model.config is not None:
         model.config = changed(model.config, {"label_map": data.labels.meaning})
-    return model.train()
+    asked = "stage_heads" in plan.model_options and plan.model_options["stage_heads"]
+    return (with_stage_heads(model) if asked else model).train()
 
 
 def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, console: Console) -> Fitted:
