@@ -133,10 +133,7 @@ def _listed(value: object) -> object:
 def _on_this_machine(plan: Plan) -> Plan:
     """The plan with what depends on the machine filled in; ValueError for combinations that cannot work here."""
     check_installed(plan.logger)
-    found: dict[str, object] = {
-        "workers": worker_count(plan.workers),
-        "phases": tuple(changed(phase, {"root": _absolute(phase.root)}) for phase in plan.phases),
-    }
+    found: dict[str, object] = {"workers": worker_count(plan.workers)}
     if plan.sync_batchnorm is None:
         found["sync_batchnorm"] = torch.cuda.is_available() and device_count(plan.devices) > 1
     plan = changed(plan, found)
@@ -150,11 +147,6 @@ def _on_this_machine(plan: Plan) -> Plan:
         # torch 2.15 returns weight gradients of 1e28 for dilated depthwise convolutions, about one step in 80
         raise ValueError("precision bf16 with channels_last breaks gradients on the CPU: leave out one of the two")
     return plan
-
-
-def _absolute(root: str | None) -> str | None:
-    """The run's data is found again from any folder."""
-    return None if root is None else str(Path(root).expanduser().absolute())
 
 
 def _with_weights(plan: Plan, folder: RunFolder, console: Console) -> Plan:
