@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -181,7 +182,7 @@ def test_phases_follow_each_other(tmp_path, small, run, monkeypatch):
     second["val_every"] = 1
     fields["phases"].append(second)
     recipe = tmp_path / "two.yaml"
-    recipe.write_text(yaml.safe_dump(fields))
+    recipe.write_text(json.dumps(fields))  # is YAML, too
     with (
         interrupt(monkeypatch, 2).context() as _,
         pytest.raises(Interrupted, match="here"),
