@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
 
-from nonlocalseg.cli.options import Given, Verb, parse, verb
+from nonlocalseg.cli import find_verb, main
+from nonlocalseg.cli.options import Given, Verb, as_typed, parse, verb
 from nonlocalseg.values import Count, Hidden, Metavar, Names, Natural, Positional, Positive, Size, value
 
 
@@ -164,7 +166,7 @@ def test_help_says_everything(capsys):
         "--steps N|auto Of the scale (default: auto)",
         "--details KEY=VALUE [KEY=VALUE ...] Whatever else.",
         "--throat, --no-throat From there.",
-        "examples: nonlocalseg shout hello --out x --debug, with any verb",
+        "examples: nonlocalseg shout hello --out x With any verb: --debug shows",
     ):
         assert text in shown
     assert "secret" not in shown
@@ -175,3 +177,27 @@ def test_the_decorator_makes_the_same():
     made = verb(Shout, Voice)(run)
     assert made.options().keys() == SHOUT.options().keys()
     assert made.run is run
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("crop: mode slide needs the size", "--crop: mode slide needs the size"),
+        ("short_side: 3; give 16 or more", "--short-side: 3; give 16 or more"),
+        ("short_side 3 is less than crop", "--short-side 3 is less than crop"),
+        ("runs/x/recipe.yaml: short_side: 3 is wrong", "runs/x/recipe.yaml: short_side: 3 is wrong"),
+        ("no such folder 'short_side'", "no such folder 'short_side'"),
+        ("my_short_side is unknown", "my_short_side is unknown"),
+    ],
+)
+def test_messages_spell_options_as_they_are_typed(message, shown):
+    assert as_typed(message, find_verb("predict")) == shown
+
+
+def test_a_mistake_across_fields_is_spelt_as_typed(tmp_path, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ValueError("crop: mode slide needs short_side")
+
+    monkeypatch.setattr("nonlocalseg.cli.find_verb", lambda name: replace(find_verb(name), run=fail))
+    assert main(["predict", str(tmp_path), str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: --crop: mode slide needs --short-side\n"

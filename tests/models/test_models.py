@@ -279,7 +279,13 @@ def test_options_of_blocks_are_those_of_mmsegmentation():
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
     body = nls.create_model("fcn", "resnet50", num_classes=2, dilations=(2, 4), output_stride=32).backbone.body
     assert [block.conv2.stride[0] for layer in (body.layer3, body.layer4) for block in layer] == [2, *5 * [1], 2, 1, 1]
-    assert [block.conv2.dilation[0] for layer in (body.layer3, body.layer4) for block in layer] == [1, *5 * [2], 2, 4, 4]
+    assert [block.conv2.dilation[0] for layer in (body.layer3, body.layer4) for block in layer] == [
+        1,
+        *5 * [2],
+        2,
+        4,
+        4,
+    ]
     with pytest.raises(ValueError, match="dilations: mobilenetv2_050 is no ResNet"):
         nls.create_model("fcn", "mobilenetv2_050", num_classes=2, dilations=(2, 4))
     with pytest.raises(ValueError, match="stride_first: resnet18 has no bottleneck blocks"):

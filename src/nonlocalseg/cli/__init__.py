@@ -108,12 +108,18 @@ def _run(words: list[str]) -> int:
 
         print(f"{PROGRAM} {__version__}")
         return 0
-    from nonlocalseg.cli.options import parse
+    from nonlocalseg.cli.options import as_typed, parse
 
     name = pick("verb", words[0].replace("_", "-"), VERBS)
     verb = find_verb(name)
     found = parse(f"{PROGRAM} {name}", verb, words[1:])
-    return 0 if found is None else verb.run(*found) or 0
+    try:
+        return 0 if found is None else verb.run(*found) or 0
+    except ValueError as error:
+        text = as_typed(str(error), verb)
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
 
 
 def _overview() -> str:

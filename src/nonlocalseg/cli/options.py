@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,20 @@ def parse(program: str, verb: Verb[Own], arguments: Sequence[str]) -> tuple[Own,
         return verb.read(vars(parser.parse_intermixed_args(words)))
     except ArgumentError as error:
         raise ValueError(f"{error.argument_name}: {error.message} {parser.see}") from None
+
+
+def as_typed(message: str, verb: Verb[Any]) -> str:
+    """A message of the library with the names of options as they are typed: `batch_size 3` is `--batch-size 3`.
+
+    A message about a file, which begins with its path, is left as it is: the names in it are the file's.
+    """
+    start, colon, rest = message.partition(":")
+    if "/" in start or "." in start:
+        return message
+    flags = {name: option.flag for name, option in verb.options().items() if not _positional(option)}
+    if colon and start in flags:
+        message = f"{flags[start]}:{rest}"
+    return re.sub(r"(?<![\w/.'-])[a-z]+(?:_[a-z]+)+(?![\w/.'])", lambda found: flags.get(found[0], found[0]), message)
 
 
 class Parser(ArgumentParser):
