@@ -48,8 +48,8 @@ def test_cvat(tmp_path: Path) -> None:
         assert label_of(data, index).tolist() == [[0, 1, 2]]
     mask(tmp_path / "SegmentationClass" / "a.png", [0, 2, 1], 1, 3, palette=data.palette)
     assert label_of(data, 0).tolist() == [[0, 2, 1]]
-    with pytest.raises(ValueError, match="has no split train; give val_fraction"):
-        Folder(tmp_path, "train")
+    with pytest.raises(ValueError, match="has no split test; add images/test"):
+        Folder(tmp_path, "test")
     parts = [{pair.name for pair in Folder(tmp_path, part, val_fraction=0.4).pairs} for part in ("train", "val")]
     assert parts[0] | parts[1] == {"a", "b c", "deep__d"}
     assert not parts[0] & parts[1]

@@ -17,7 +17,8 @@ class OnDevice:
 @value
 class OfFolder:
     val_fraction: Annotated[float | None, Metavar("X")] = None
-    """For --data folder with one folder of images: the share that is kept for validation, the same as in training."""
+    """For --data folder with one folder of images: the share that is kept for validation (default: 0.2), the
+    same as in training."""
 
     def joined(self, given: Given) -> Given:
         """`given`, the share among the options of the data set."""

@@ -19,19 +19,20 @@ from nonlocalseg.data.pairing import Matched, Pair, join, match_folders, spell_n
 from nonlocalseg.values import value
 
 CLASSES_FILE = "classes.yaml"
+USUAL_FRACTION = 0.2
 
 
 @value
 class FolderOptions(DatasetOptions):
     val_fraction: Annotated[float, Gt(0), Lt(1)] | None = None
-    "For one folder of images: the share that is kept for validation, by their names."
+    "For one folder of images: the share that is kept for validation, by their names; by default 0.2."
 
 
 class Folder(SegmentationDataset):
     """Images and masks that share a name, below `root`, in one of two layouts:
 
         images/{train,val,test}/...    masks/{train,val,test}/...    (masks/test may be missing)
-        images/...                     masks/...                     (and the option val_fraction)
+        images/...                     masks/...                     (split by the option val_fraction)
 
     and beside them `classes.yaml`, which maps every mask value, or every mask colour, to a class name or `ignore`:
 
@@ -47,8 +48,8 @@ class Folder(SegmentationDataset):
     Without `classes.yaml`, `root` may also be an export: CVAT's "Segmentation mask 1.1" (`labelmap.txt`) or COCO's
     instances or panoptic annotations (`annotations/*.json`); `data/exports.py` says how they are read.
 
-    The split `all` is every image of every split. With `val_fraction` an image falls into `val` or `train` by its
-    name alone, so images added later move none of the others.
+    The split `all` is every image of every split. In one folder an image falls into `val` or `train` by its name
+    alone, so images added later move none of the others.
     """
 
     splits = ("train", "val", "test", "all")
@@ -103,10 +104,9 @@ class Folder(SegmentationDataset):
         return match_folders(folder, subfolder(self.root, "masks", part))
 
     def _by_fraction(self, pairs: Sequence[Pair], lacks: str) -> list[Pair]:
-        fraction = self.options.val_fraction
-        if fraction is None or self.split == "test":
-            cure = "add images/test" if self.split == "test" else "give val_fraction (0.2, say)"
-            raise ValueError(f"{lacks} {self.split}; {cure}")
+        if self.split == "test":
+            raise ValueError(f"{lacks} test; add images/test")
+        fraction = self.options.val_fraction or USUAL_FRACTION
         wanted = [pair for pair in pairs if (_position(pair.name) < fraction) == (self.split == "val")]
         if pairs and not wanted:
             raise ValueError(f"val_fraction {fraction} leaves no image in {self.split} (of {len(pairs)})")
