@@ -53,7 +53,9 @@ def test_groups(model):
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
     assert {id(p) for (rate, _), group in found.items() for p in group if rate == 0.01} == backbone
     assert sum(len(group) for group in found.values()) == len(list(model.parameters()))
-    assert len(parameter_groups(model, replace(PHASE, head_rate_multiplier=1.0))) == 1
+    same = parameter_groups(model, replace(PHASE, head_rate_multiplier=1.0, weight_decay=0.0))
+    assert [len(group["params"]) for group in same] == [len(group["params"]) for group in groups]
+    assert {(group["lr"], group["weight_decay"]) for group in same} == {(0.01, 0.0)}
 
 
 def test_nothing_left_to_train(model):

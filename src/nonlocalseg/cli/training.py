@@ -21,7 +21,8 @@ class Train(OfFolder):
     out: Annotated[str | None, Metavar("DIR")] = None
     """Folder of the run; by default runs/DATA-MODEL-BACKBONE, with a number where that exists."""
     resume: Annotated[str | None, Metavar("RUN")] = None
-    """Folder of an interrupted run, continued with its own options; those given here replace them."""
+    """Folder of an interrupted run, continued with its own options; those given here replace them from there on, or are
+    refused where a run that has begun cannot change them."""
     dry_run: bool = False
     """Print the plan (model, one batch, schedule, arithmetic, GPU memory) and train nothing."""
     wiring: Annotated[str | None, Metavar("NAME")] = None

@@ -63,26 +63,29 @@ def make_optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
 
 
 def parameter_groups(model: nn.Module, phase: Phase) -> list[Group]:
-    """Optimizer groups by rate and weight decay. Raises ValueError where every parameter is frozen.
+    """Optimizer groups by what rate and weight decay may depend on. Raises ValueError where every parameter is frozen.
+
+    Those that have the same numbers stay apart, so that a resumed run finds its groups again when it changes numbers.
 
     The backbone has the phase's rate, times layer_decay for every block from the last one down where that is set, as
     BEiT counts: the last block once, what comes before the first block once more than the first.
     """
     depths = block_depths(model)
     top = max(depths.values(), default=0) + 1
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            multiplier = phase.head_rate_multiplier
-            if name in depths:
-                multiplier = 1.0 if phase.layer_decay is None else phase.layer_decay ** (top - depths[name])
-            decay = phase.weight_decay if phase.norm_decay or parameter.ndim > 1 else 0.0
-            groups.setdefault((multiplier, decay), []).append(parameter)
+            down = top - depths[name] if name in depths else None
+            groups.setdefault((down and (down if phase.layer_decay else 1), parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("every parameter is frozen: nothing is left to train")
     return [
-        {"params": parameters, "lr": phase.rate * multiplier, "weight_decay": decay}
-        for (multiplier, decay), parameters in groups.items()
+        {
+            "params": parameters,
+            "lr": phase.rate * (phase.head_rate_multiplier if down is None else (phase.layer_decay or 1.0) ** down),
+            "weight_decay": phase.weight_decay if phase.norm_decay or matrices else 0.0,
+        }
+        for (down, matrices), parameters in groups.items()
     ]
 
 

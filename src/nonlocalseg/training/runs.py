@@ -17,7 +17,7 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import device_count, training_rank, worker_count
-from nonlocalseg.training.checkpoints import read_checkpoint
+from nonlocalseg.training.checkpoints import check_unchanged, read_checkpoint
 from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
 from nonlocalseg.training.history import tell
 from nonlocalseg.training.loggers import check_installed
@@ -57,7 +57,8 @@ def train(
     Args:
         recipe: a recipe's name (`nonlocalseg list recipes`), or the recipe.yaml of a run that is to be repeated.
         out: folder of the run; by default runs/DATA-MODEL-BACKBONE, with a number where that exists.
-        resume: folder of an interrupted run, continued with its own options; those given here replace them.
+        resume: folder of an interrupted run, continued with its own options; those given here replace them from there
+            on, or are refused where a run that has begun cannot change them (`checkpoints.FIXED`).
         progress: show progress.
         changes: options by name, such as data="folder", root="my-images", steps=2000. Where a recipe has several data
             sets, root is the folder that holds one for each, by its name.
@@ -76,31 +77,13 @@ def planned(
     if resume is not None and (recipe is not None or out is not None):
         raise ValueError("--resume RUN continues a run with its own options: leave out the recipe and --out")
     given = {name: value for name, value in changes.items() if value is not None}
-    if resume is not None:
-        _check_unchanged(Path(resume), given)
-    plan = resolve(recipe if resume is None else Path(resume) / RECIPE, given)
-    plan = plan if resume is not None else _with_saved_model(plan, given)
+    if resume is None:
+        plan = _with_saved_model(resolve(recipe, given), given)
+    else:
+        plan = resolve(Path(resume) / RECIPE, given)
+        check_unchanged(Path(resume), read_plan(Path(resume) / RECIPE), plan, given)
     name = f"{plan.phases[-1].data}-{plan.model}-{plan.backbone}"
     return plan, RunFolder(out, resume, name, len(plan.phases))
-
-
-def _check_unchanged(run: Path, given: Mapping[str, object]) -> None:
-    """ValueError for the first option that a resumed run cannot change: what its weights were, and where they began."""
-    stored = read_plan(run / RECIPE)
-    for name in ("model", "backbone", "model_options", "pretrained", "backbone_weights", "init_from"):
-        asked = given.get(name, getattr(stored, name))
-        if name == "model_options" and isinstance(asked, Mapping):
-            asked = {**stored.model_options, **{key: _tupled(item) for key, item in asked.items()}}
-        if asked != getattr(stored, name):
-            flag = name.replace("_", "-")
-            raise ValueError(
-                f"--{flag}: {run} was begun with {getattr(stored, name)}, and a resumed run cannot change that: leave it "
-                f"out, or start a new run with --init-from {run}"
-            )
-
-
-def _tupled(item: object) -> object:
-    return tuple(item) if isinstance(item, list) else item
 
 
 def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
