@@ -143,7 +143,7 @@ def _check_split(
         unknown.update(counts)
     shift = off_by_one(dataset, summary.seen, unknown)
     if shift is not None:
-        problems = [shift, *(problem for problem in problems if problem.name != "unknown value")]
+        problems = [shift, *(problem for problem in problems if problem.name not in ("unknown value", "0/255 mask"))]
     if blurred := lossy(dict.fromkeys(pair.label for pair in dataset.pairs if pair.label)):
         same = {str(file) for file in blurred}
         followed = ("unknown value", "anti-aliased mask", "0/255 mask")

@@ -81,6 +81,8 @@ def read_mat(path: Path, *fields: str) -> dict[str, np.ndarray]:
 
 def check_stored(path: Path, label: np.ndarray) -> np.ndarray:
     """`label`, if it is whole numbers [H, W]. Raises `ValueError` otherwise: a MATLAB file may hold anything."""
+    if label.dtype.kind == "f" and np.isfinite(label).all() and not (label % 1).any():
+        label = label.astype(np.int64)  # MATLAB's usual kind of number
     if label.ndim != 2 or label.dtype.kind not in "iub":
         raise ValueError(f"{path}: holds {label.dtype} {list(label.shape)} where a label is whole numbers [H, W]")
     return label

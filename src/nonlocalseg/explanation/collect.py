@@ -20,7 +20,7 @@ from nonlocalseg.heads.base import Watch
 from nonlocalseg.images import channels_first, read_image
 from nonlocalseg.inference.best import Layer, best_of_layers
 from nonlocalseg.inference.borrowed import evaluated
-from nonlocalseg.inference.resizing import Placement, base_of, resized_images, sizes_of
+from nonlocalseg.inference.resizing import Placement, base_of, extent_of, resized_images, sizes_of
 from nonlocalseg.labels import IGNORE, Colour
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.values import changed
@@ -184,11 +184,11 @@ def seen_by(model: Segmenter, array: np.ndarray, short_side: int | None = None) 
     images = channels_first(array)[None]
     if short_side is not None:
         view = changed(view, {"short_side": short_side, "long_side": None})
-    elif math.prod(size := sizes_of(base_of(images, view), view)[0]) > LARGEST:
+    elif math.prod(size := sizes_of(extent_of(images), view)[0]) > LARGEST:
         least = max(16, math.floor(min(size) * math.sqrt(LARGEST / math.prod(size))))
         view = changed(view, {"short_side": least, "long_side": None})
     base = base_of(images, view)
-    images = resized_images(base, view, sizes_of(base, view)[0], model.align_corners)
+    images = resized_images(base, view, sizes_of(extent_of(images), view)[0], model.align_corners)
     return (images.float() / 255 if images.dtype == torch.uint8 else images).contiguous().to(model.mean.device)
 
 
