@@ -129,7 +129,7 @@ class Explanation:
         highest = torch.full(self.prediction.shape, -math.inf)
         total = torch.zeros(self.prediction.shape)
         for number in range(len(self.classes)):
-            scores = self.scores.classes(number, number + 1)[0, 0]
+            scores = self.scores.classes([number])[0, 0]
             higher = torch.maximum(highest, scores)
             total = total * (highest - higher).exp() + (scores - higher).exp()
             highest = higher
