@@ -7,15 +7,16 @@ mmsegmentation's config, filled with drawn weights and written as the file that 
 a folder as a mirror, converted and saved, and `nonlocalseg predict` labels the photographs as the entry says.
 
 Drawn weights would give every pixel the same class by a hair's breadth. So batch norms take the statistics of crops of the
-first photograph, as a training would have left them, the residual branches are scaled by 0.2, since with 1 the network
+photographs, as a training would have left them, the residual branches are scaled by 0.2, since with 1 the network
 blows up rounding until mmsegmentation's own float32 and float64 differ by 4e-4, parts that begin at zero are drawn, and the
-classifier is scaled until each class has mean 0 and deviation 1 over that photograph: all are won by some pixels.
+classifier is scaled until each class has mean 0 and deviation 1 over all photographs.
 Differences of scores are in these units.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -50,7 +51,7 @@ HEADINGS = {
     "error": "difference of scores",
 }
 SAME, EXACT = 99.99, 1e-4
-CROP = 128
+CROP, CROPS = 128, 4
 BRANCH = 0.2
 
 
@@ -65,7 +66,7 @@ def of_every_head() -> dict[str, Entry]:
     return {model: min((entry for entry in all_entries() if entry.model == model), key=cost) for model in models}
 
 
-def their_model(entry: Entry, photograph: np.ndarray) -> Any:
+def their_model(entry: Entry, photographs: Sequence[np.ndarray]) -> Any:
     """mmsegmentation's network of an entry, with drawn weights."""
     from mmengine.config import Config  # pyright: ignore[reportMissingImports]  # of benchmarks/requirements.txt
     from mmseg.apis import init_model  # pyright: ignore[reportMissingImports]  # of the same
@@ -77,7 +78,7 @@ def their_model(entry: Entry, photograph: np.ndarray) -> Any:
         warnings.simplefilter("ignore")  # it misses class names, which are not compared
         model = init_model(config, device="cpu")
     without_operators(model)
-    draw(model, photograph)
+    draw(model, photographs)
     return model
 
 
@@ -91,7 +92,7 @@ def without_processes(given: Any) -> Any:
 
 
 @torch.no_grad()
-def draw(model: Any, photograph: np.ndarray) -> None:
+def draw(model: Any, photographs: Sequence[np.ndarray]) -> None:
     """Weights that tell pixels apart: see above."""
     for parameter in model.parameters():
         if not parameter.any() and parameter.ndim != 1:
@@ -108,9 +109,8 @@ def draw(model: Any, photograph: np.ndarray) -> None:
     mean, std = (
         torch.tensor(numbers).view(3, 1, 1) for numbers in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     )
-    whole = (channels_first(photograph).float() - mean) / std
-    rows, columns = (range(0, size - CROP + 1, CROP) for size in whole.shape[1:])
-    crops = torch.stack([whole[:, y : y + CROP, x : x + CROP] for y in rows for x in columns])
+    wholes = [(channels_first(photograph).float() - mean) / std for photograph in photographs]
+    crops = torch.stack([whole[:, y : y + CROP, x : x + CROP] for whole in wholes for y, x in corners(whole)])
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
@@ -119,12 +119,19 @@ def draw(model: Any, photograph: np.ndarray) -> None:
     decode = model.decode_head
     for head in decode if isinstance(decode, nn.ModuleList) else [decode]:
         kept: list[Tensor] = []
-        hook = head.conv_seg.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
-        scores_of(model, whole[None])
+        hook = head.conv_seg.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output[0].flatten(1)))
+        for whole in wholes:
+            scores_of(model, whole[None])
         hook.remove()
-        found = kept[0].transpose(0, 1).flatten(1)
+        found = torch.cat(kept, 1)
         head.conv_seg.bias.sub_(found.mean(1)).div_(found.std(1))
         head.conv_seg.weight.div_(found.std(1)[:, None, None, None])
+
+
+def corners(whole: Tensor) -> list[tuple[int, int]]:
+    """Of crops that do not overlap."""
+    rows, columns = (range(0, size - CROP + 1, CROP) for size in whole.shape[1:])
+    return list(itertools.product(rows, columns))[:CROPS]
 
 
 def scores_of(model: Any, images: Tensor) -> Tensor:
@@ -147,7 +154,7 @@ def ours_of(entry: Entry, theirs: nn.Module, folder: Path) -> Segmenter:
 def compare(entry: Entry, photographs: Sequence[Path]) -> Iterable[Row]:
     from mmseg.apis import inference_model  # pyright: ignore[reportMissingImports]  # of benchmarks/requirements.txt
 
-    theirs = their_model(entry, read_image(photographs[0]))
+    theirs = their_model(entry, [read_image(photograph) for photograph in photographs])
     with tempfile.TemporaryDirectory() as place:
         os.environ["NONLOCALSEG_CACHE"] = f"{place}/cache"
         folder = Path(place)
