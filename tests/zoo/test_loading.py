@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli import tiny_runs
+from data.layouts import mask, picture
 from zoo.mirror import serving
 
 import nonlocalseg as nls
@@ -133,6 +135,40 @@ def test_predict_by_name_and_again_offline(small, tmp_path, monkeypatch, capsys)
     assert files
     for name in files:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_its_published_figure_stands_beside_the_measured_one(small, tmp_path, monkeypatch, capsys):
+    entry, content, _ = small
+    monkeypatch.setenv("COLUMNS", "200")
+    for part in ("leftImg8bit/val/a/a_leftImg8bit", "gtFine/val/a/a_gtFine_labelIds"):
+        draw = mask if "gtFine" in part else picture
+        draw(tmp_path / f"data/{part}.png", *([[7, 8, 11]] if "gtFine" in part else []), height=16, width=32)
+    (tmp_path / entry.file).write_bytes(content)
+    here = ["--data", "cityscapes", "--root", str(tmp_path / "data"), "--workers", "0", "--out", str(tmp_path / "out")]
+    assert main(["--zoo-mirror", str(tmp_path), "evaluate", "mmseg:fcn-r18-cityscapes", *here]) == 0
+    shown = capsys.readouterr().out
+    row = next(line.split() for line in shown.splitlines() if "mmsegmentation's zoo" in line and "ms+flip" not in line)
+    measured = shown.partition("mIoU            ")[2].split()[0]
+    assert row[1:6:2] == ["mIoU", f"{entry.miou:g}", measured]
+    assert "as these" in " ".join(row)
+
+
+def test_fine_tuning_on_own_classes(small, tmp_path, capsys):
+    entry, content, _ = small
+    (tmp_path / entry.file).write_bytes(content)
+    start = ["--init-from", "mmseg:fcn-r18-cityscapes", "--steps", "1", "--batch-size", "2", "--crop", "48", "64"]
+    words = ["train", "--data", "folder", "--root", str(tiny_runs.draw(tmp_path / "data")), *start, "--workers", "0"]
+    words += ["--out", str(tmp_path / "run"), "--rate", "1e-12", "--head-rate-multiplier", "1", "--frozen-batchnorm"]
+    assert main(["--zoo-mirror", str(tmp_path), *words]) == 0, capsys.readouterr().err
+    old, new = nls.from_pretrained(f"mmseg:{entry.name}"), nls.from_pretrained(tmp_path / "run")
+    assert new.classes == tiny_runs.CLASSES
+    assert new.config is not None
+    assert new.config.model == "fcn"
+    kept = old.state_dict()
+    for key, value in new.state_dict().items():
+        if "classifier" not in key and value.is_floating_point():
+            torch.testing.assert_close(value, kept[key], rtol=0, atol=1e-6)
+    assert "init_from: mmseg:fcn-r18-cityscapes" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_a_checkpoint_with_code_in_it_is_never_run(small, tmp_path, capsys):

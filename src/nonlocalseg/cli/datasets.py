@@ -100,7 +100,7 @@ class Submit(OnDevice):
     data: Annotated[Literal["cityscapes", "ade20k"], Positional()]
     """The benchmark."""
     model: Annotated[str, Positional()]
-    """Folder of a run, a saved model, or a name on the Hugging Face hub."""
+    """Folder of a run, a saved model, a name of the zoo, or one on the Hugging Face hub."""
     root: Annotated[str, Metavar("DIR")]
     """Folder of the data."""
     out: Annotated[str, Metavar("FILE")]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from nonlocalseg.cli.options import Given, verb
+from nonlocalseg.cli.published import PUBLISHED, beside, published_view
 from nonlocalseg.cli.shared import OfFolder, OnDevice
 from nonlocalseg.cli.terminal import first_process, output, percent, say
 from nonlocalseg.data.source import DataSource
 from nonlocalseg.files import check_folder
-from nonlocalseg.values import Metavar, Names, Natural, Positional, Precision, value
+from nonlocalseg.values import Metavar, Names, Natural, Positional, Precision, names_of, value
 from nonlocalseg.view import VIEWS, View
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 def settings() -> str:
     """The named ways to measure, as the help shows them."""
-    return "--setting NAME stands for a paper's way to see images:\n\n" + "\n".join(
-        f"  {name:21}  {named.source}" for name, named in VIEWS.items()
-    )
+    named = {name: found.source for name, found in VIEWS.items()}
+    named[PUBLISHED] = "as the first figure published of the model itself, by the recipe of its run or in the zoo"
+    lines = "\n".join(f"  {name:21}  {source}" for name, source in named.items())
+    return f"--setting NAME stands for a paper's way to see images:\n\n{lines}"
 
 
 @value
@@ -41,7 +43,8 @@ class Evaluate(OnDevice, OfFolder):
     """Folder for the files; by default evaluation/ in the folder of the model. With several models each has a folder of
     its name in it."""
     setting: Annotated[str | None, Metavar("NAME")] = None
-    """A paper's way to measure, instead of the options from --mode on."""
+    """A paper's way to measure, or `published` for that of the model's own figure, instead of the options from --mode
+    on."""
     boundary: bool = False
     """Measure boundary F (GALD, Table V) and Boundary IoU as well."""
     precision: Precision = "32"
@@ -60,16 +63,19 @@ class Evaluate(OnDevice, OfFolder):
 def evaluate(own: Evaluate, given: Given) -> None:
     """Measure models against the labels of a data set: IoU per class, mIoU, accuracies, boundaries, worst images.
 
-    A model is the folder of a run, a saved model, or a name on the Hugging Face hub; the .json of an earlier evaluation
-    stands for the model that it measured. Data set, folder and split of a run are those of its training's validation
-    where they are not given, and images are seen as the model says where no option from --mode on says otherwise. The
-    figures are written as JSON and CSV, the confusion matrix as a picture, and the counts of each image and class as
-    .npz, under a name that stands for data and view, so that other settings never replace them. `torchrun
-    --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the images between processes.
+    A model is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
+    hub; the .json of an earlier evaluation stands for the model that it measured. Where figures were published of it, by
+    the zoo or by the recipe of its run, they stand beside the measured ones. Data set, folder and split of a run are
+    those of its training's validation where they are not given, and images are seen as the model says where no option
+    from --mode on says otherwise. The figures are written as JSON and CSV, the confusion matrix as a picture, and the
+    counts of each image and class as .npz, under a name that stands for data and view, so that other settings never
+    replace them. `torchrun --nproc-per-node 4 -m nonlocalseg evaluate ...` shares the images between processes.
 
     Examples:
         nonlocalseg evaluate runs/mine
         nonlocalseg evaluate runs/camvid --split test --boundary
+        nonlocalseg evaluate mmseg:ann-r50-cityscapes --data cityscapes --root Cityscapes
+        nonlocalseg evaluate runs/ann-resnet101s --setting published
         nonlocalseg evaluate runs/mine --data folder --root my-images --flip --scales 0.75 1.0 1.25
         nonlocalseg evaluate runs/mine --data folder --root my-images --mode slide --crop 512 --stride 0.667
         nonlocalseg evaluate runs/fcn runs/ann --data camvid --root CamVid --split test --compare
@@ -100,7 +106,7 @@ def _check_all(own: Evaluate, given: Given, stored: Mapping[str, Evaluation]) ->
     from nonlocalseg.evaluation.scoring import prepare
 
     asked = {
-        model: prepare(model, setting=own.setting, precision=own.precision, **own.joined(given))
+        model: prepare(model, precision=own.precision, **_seen(own, given, model))
         for model in own.models
         if model not in stored
     }
@@ -120,15 +126,24 @@ def _measure(own: Evaluate, given: Given, model: str, folder: Path) -> Evaluatio
 
     return evaluate(
         model,
-        setting=own.setting,
         boundary=own.boundary,
         precision=own.precision,
         fast=own.fast,
         device=own.device,
         workers=own.workers,
         out=folder,
-        **own.joined(given),
+        **_seen(own, given, model),
     )
+
+
+def _seen(own: Evaluate, given: Given, model: str) -> Given:
+    """The options of data and view, and the setting that takes the view's place."""
+    joined = own.joined(given)
+    if own.setting != PUBLISHED:
+        return {**joined, "setting": own.setting}
+    if other := next((name for name in names_of(View) if name in joined), None):
+        raise ValueError(f"--setting {PUBLISHED} fixes --{other.replace('_', '-')}: give one of the two")
+    return {**joined, "view": published_view(model)}
 
 
 def _folders(models: Sequence[str], out: str | None) -> list[Path]:
@@ -165,6 +180,8 @@ def _show(result: Evaluation, folder: Path, model: str) -> None:
     console.print(f"fwIoU           {percent(scores.frequency_weighted_iou)} %  (weighted by frequency)")
     if result.boundary is not None:
         _show_boundary(result)
+    for table in beside(result):
+        console.print(table)
     worst = ", ".join(f"{row['name']} {percent(row['miou'])}" for row in result.worst())
     console.print(f"worst images    {worst}")
     console.print(f"measured on     {result.settings.source.describe()}")

@@ -54,7 +54,7 @@ class Explain(OnDevice):
 def explain(own: Explain, given: Given) -> None:
     """Show where a model looks at one pixel, what its stages say, and how models differ, as pictures.
 
-    MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub; IMAGE is a photograph. Written to
+    MODEL is the folder of a run, a saved model, a name of the zoo, or one on the Hugging Face hub; IMAGE is a photograph. Written to
     --out, as PNG and plots as SVG too, is everything that the model has and the options allow, or one --kind:
 
     Examples:

@@ -51,8 +51,8 @@ class Predict(OnDevice):
 def predict(own: Predict, given: Given) -> int:
     """Label photographs with a trained model.
 
-    MODEL is the folder of a run, a saved model, or a name on the Hugging Face hub. PATHS are files, folders (searched
-    through) and patterns such as "trip/**/*.jpg". For every photograph three pictures are written below --out, under
+    MODEL is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
+    hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg". For every photograph three pictures are written below --out, under
     its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/; areas.csv holds what
     each class covers in each of them. Images are seen as the model says, where no option from --mode on says otherwise.
     Whatever cannot be labelled is named and listed in skipped.csv, the others go on, and the exit code is 1. Pictures
@@ -63,6 +63,7 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
         nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
+        nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled
     """
     from nonlocalseg.inference.borrowed import settled_view
     from nonlocalseg.inference.photographs import AREAS, SKIPPED, find_photographs

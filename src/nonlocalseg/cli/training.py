@@ -58,6 +58,7 @@ def train(own: Train, given: Given) -> None:
         nonlocalseg train --resume runs/camvid
         nonlocalseg train runs/camvid/recipe.yaml --seed 1
         nonlocalseg train --data folder --root my-images --init-from runs/camvid
+        nonlocalseg train --data folder --root my-images --init-from mmseg:ann-r50-ade20k
     """
     changes = own.changes(given)
     if own.dry_run:

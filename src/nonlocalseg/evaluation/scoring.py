@@ -67,7 +67,7 @@ def evaluate(
     options that make no sense; FileNotFoundError for a missing model or root.
 
     Args:
-        model: folder of a run, a saved model, its name on the hub, or a model.
+        model: folder of a run, a saved model, its name in the zoo or on the hub, or a model.
         source: the data; by default what the run was validated on, or a folder of images.
         view: how the model sees an image; by default `model.view`.
         setting: a paper's way to measure, one of `view.VIEWS`, instead of a view.

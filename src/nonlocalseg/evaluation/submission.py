@@ -81,7 +81,7 @@ def submit(
 
     Args:
         benchmark: cityscapes or ade20k.
-        model: folder of a run, a saved model, its name on the hub, or a model.
+        model: folder of a run, a saved model, its name in the zoo or on the hub, or a model.
         out: the zip file.
         root: folder of the data.
         split: test for the server; val to try the format.

@@ -89,7 +89,7 @@ def open_subject(
     Raises ValueError and FileNotFoundError for what is not there, given twice, or does not fit.
 
     Args:
-        models: folders of runs or saved models, or names on the hub.
+        models: folders of runs or saved models, or names in the zoo or on the hub.
         image: the photograph.
         pixel: column and row, counted from the top left.
         truth: its label image, as the data set stores it.

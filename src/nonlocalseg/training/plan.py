@@ -71,7 +71,8 @@ class Plan:
     """Local file with weights of the backbone."""
 
     init_from: Annotated[str | None, Metavar("MODEL")] = None
-    """Saved model to start from; its classifiers are made anew where the classes differ."""
+    """Model to start from: a folder, or a name of the zoo or the hub, such as mmseg:ann-r101-ade20k; its classifiers are made
+    anew where the classes differ."""
 
     seed: Natural = 0
     """Decides initial weights, order of images, augmentation and dropout."""
