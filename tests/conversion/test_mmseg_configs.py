@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,32 @@ def test_configs_come_back(name):
     assert (again.model, again.backbone) == (found.model, found.backbone)
     one, other = (create_model(x.model, x.backbone, num_classes=3, wiring="mmseg", **x.options) for x in (found, again))
     assert one.config == other.config
+
+
+def _one_of_each():
+    """One case of each head, and of each backbone with its strides and dilations."""
+    found = {}
+    for name, case in EQUAL.items():
+        backbone = {
+            key: case["model"]["backbone"].get(key) for key in ("type", "depth", "strides", "dilations", "style")
+        }
+        found.setdefault(case["ours"][0], name)
+        found.setdefault(json.dumps([backbone, case["model"]["backbone"].get("contract_dilation")]), name)
+    return sorted(set(found.values()))
+
+
+@pytest.mark.parametrize("name", _one_of_each())
+def test_every_head_and_backbone_goes_there_and_back(name):
+    """The checkpoint that is written builds the same network again, with every weight."""
+    config = {"data_preprocessor": PREPROCESSOR, "model": small(EQUAL[name]["model"])}
+    found = from_mmseg_config(config)
+    model = create_model(found.model, found.backbone, classes=["a", "b", "c"], wiring="mmseg", **found.options)
+    again = convert(to_mmseg(model), "mmseg")
+    assert model.config is not None
+    assert again.config == replace(model.config, converted_from="mmseg")
+    wanted, kept = model.state_dict(), again.state_dict()
+    assert wanted.keys() == kept.keys()
+    assert all(torch.equal(value, kept[key]) for key, value in wanted.items())
 
 
 # Fields that change the network, and must not be passed over.

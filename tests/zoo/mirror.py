@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PAGE = b"<!doctype html><title>Sign in</title>"
+
 
 class Server(ThreadingHTTPServer):
     """`files`: path -> content. `manner`: how it is sent. `asked`: every request, as (path, Range)."""
@@ -15,6 +17,9 @@ class Server(ThreadingHTTPServer):
     files: dict[str, bytes]
     manner: str
     asked: list[tuple[str, str | None]]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Silence, where the other side hangs up."""
 
     @property
     def address(self) -> str:
@@ -32,6 +37,24 @@ class Handler(BaseHTTPRequestHandler):
         if content is None or self.server.manner == "missing":
             self.send_error(404)
             return
+        if self.server.manner == "forbidden":
+            self.send_error(403)
+            return
+        if self.server.manner == "redirects":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.server.manner == "sends elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = {"empty": b"", "truncated": content[: len(content) // 2], "page": PAGE}.get(
+            self.server.manner, content
+        )
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted and self.server.manner != "forgetful" else 0
         self.send_response(206 if start else 200)
         if start:

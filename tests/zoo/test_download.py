@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from zoo.mirror import serving
 
 from nonlocalseg import cli
+from nonlocalseg.images import write_image
+from nonlocalseg.zoo import entries
 from nonlocalseg.zoo.download import MIRROR, cache_folder, digest_of, fetch
 from nonlocalseg.zoo.entries import all_entries
 
@@ -80,6 +84,51 @@ def test_every_attack_is_one_line_and_leaves_nothing(manner, error, words):
     assert not kept()
 
 
+@pytest.mark.parametrize(
+    ("manner", "words"),
+    [
+        ("wrong", "its SHA-256 begins with"),
+        ("truncated", "its SHA-256 begins with"),
+        ("page", "its SHA-256 begins with"),
+        ("empty", "its SHA-256 begins with"),
+        ("endless", "sends more than 68 MB"),
+        ("forgetful", "could not be downloaded"),
+        ("missing", "404"),
+        ("forbidden", "403"),
+        ("redirects", "edirect"),
+        ("sends elsewhere", "could not be downloaded"),
+    ],
+)
+def test_every_attack_ends_the_command_in_one_line(manner, words, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(entries, "all_entries", lambda: (ENTRY,))
+    photograph = write_image(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with serving({PATH: CONTENT}, manner) as server:
+        given = ["predict", f"mmseg:{ENTRY.name}", str(photograph), "--out", str(tmp_path / "out")]
+        assert cli.main(["--zoo-mirror", server.address, *given]) == 2
+    lines = [line for line in re.split(r"[\r\n]+", capfd.readouterr().err) if line and "B/s" not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert words in lines[0]
+    left = {path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")}
+    assert left == before
+
+
+@pytest.mark.parametrize(
+    "mirror", ["nowhere", "photo.png", "ftp://127.0.0.1/zoo", "http://", "http://[", "http://127.0.0.1:1"]
+)
+def test_a_mirror_that_is_none_ends_the_command_in_one_line(mirror, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(entries, "all_entries", lambda: (ENTRY,))
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
+    given = ["predict", f"mmseg:{ENTRY.name}", "photo.png", "--out", "out"]
+    assert cli.main(["--zoo-mirror", mirror, *given]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "--zoo-mirror" in line
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == ["photo.png"]
+
+
 def test_a_server_that_always_begins_anew_and_breaks_off_is_given_up():
     entry = replace(ENTRY, digest=hashlib.sha256(LARGE).hexdigest()[:8])
     with (
@@ -120,10 +169,11 @@ def test_a_folder_without_the_file(tmp_path):
         fetch(ENTRY, str(tmp_path))
 
 
-def test_offline_says_where_to_put_the_file(monkeypatch):
+@pytest.mark.parametrize("mirror", [None, "http://127.0.0.1:1"])
+def test_offline_says_where_to_put_the_file(mirror, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=f"put the file {ENTRY.file} into .*zoo"):
-        fetch(ENTRY)
+        fetch(ENTRY, mirror)
 
 
 def test_a_changed_file_in_the_cache_is_not_used(tmp_path):

@@ -171,7 +171,7 @@ def test_fine_tuning_on_own_classes(small, tmp_path, capsys):
     assert "init_from: mmseg:fcn-r18-cityscapes" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
-def test_a_checkpoint_with_code_in_it_is_never_run(small, tmp_path, capsys):
+def test_a_checkpoint_with_code_in_it_is_never_run(small, tmp_path, monkeypatch, capsys):
     entry, _, _ = small
 
     class Harm:
@@ -185,6 +185,14 @@ def test_a_checkpoint_with_code_in_it_is_never_run(small, tmp_path, capsys):
     with pytest.raises(ValueError, match="x-") as raised:
         loading.converted(harmful, str(tmp_path))
     assert "\n" not in str(raised.value)
+    monkeypatch.setattr(entries, "all_entries", lambda: (harmful,))
+    photo = write_image(tmp_path / "photo.png", np.zeros((40, 56, 3), np.uint8))
+    words = ["predict", f"mmseg:{harmful.name}", str(photo), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main(["--zoo-mirror", str(tmp_path), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "x-" in line
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "harm").exists()
 
 

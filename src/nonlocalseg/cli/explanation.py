@@ -54,8 +54,9 @@ class Explain(OnDevice):
 def explain(own: Explain, given: Given) -> None:
     """Show where a model looks at one pixel, what its stages say, and how models differ, as pictures.
 
-    MODEL is the folder of a run, a saved model, a name of the zoo, or one on the Hugging Face hub; IMAGE is a photograph. Written to
-    --out, as PNG and plots as SVG too, is everything that the model has and the options allow, or one --kind:
+    MODEL is the folder of a run, a saved model, a name of the zoo, or one on the Hugging Face hub; IMAGE is a
+    photograph. Written to --out, as PNG and plots as SVG too, is everything that the model has and the options allow, or
+    one --kind:
 
     Examples:
         nonlocalseg explain runs/demo/ann photo.jpg --pixel 320 200 --out explained

@@ -52,9 +52,10 @@ def predict(own: Predict, given: Given) -> int:
     """Label photographs with a trained model.
 
     MODEL is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
-    hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg". For every photograph three pictures are written below --out, under
-    its own name and at its own size: index/ (class numbers, a palette PNG), colour/ and overlay/; areas.csv holds what
-    each class covers in each of them. Images are seen as the model says, where no option from --mode on says otherwise.
+    hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg". For every photograph three
+    pictures are written below --out, under its own name and at its own size: index/ (class numbers, a palette PNG),
+    colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen as the model says, where
+    no option from --mode on says otherwise.
     Whatever cannot be labelled is named and listed in skipped.csv, the others go on, and the exit code is 1. Pictures
     that an earlier prediction wrote are left out.
 

@@ -101,7 +101,7 @@ def _download(entry: Entry, mirror: str | None, part: Path) -> None:
 
     address = entry.address if mirror is None else f"{mirror.rstrip('/')}/{entry.path}"
     cure = f"put the file {entry.file} into {part.parent}, or give --zoo-mirror with a folder or an address that has it"
-    if HF_HUB_OFFLINE and mirror is None:
+    if HF_HUB_OFFLINE:
         raise FileNotFoundError(f"{entry.file} is not in {part.parent} and HF_HUB_OFFLINE is set: {cure}")
     limit = 4 * 1_000_000 * entry.megabytes + 64_000_000  # an optimizer's state may be in it
     try:
