@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import nonlocalseg as nls
-from nonlocalseg.cli import PROGRAM, VERBS, find_verb
+from nonlocalseg.cli import PROGRAM, VERBS, find_verb, main
 from nonlocalseg.cli.options import parse
 from nonlocalseg.images import write_image, write_mask
 from nonlocalseg.recipes.schema import Phase
@@ -95,10 +95,12 @@ def test_commands_parse(command):
         parse(name, find_verb(name), words)
 
 
-def test_options_exist():
+def test_options_exist(capsys):
     every = {
         flag for name in VERBS for verb in [find_verb(name)] for o in verb.options().values() for flag in verb.flags(o)
     }
+    assert main(["--help"]) == 0
+    every |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))  # those of any verb
     spoken = {word for span in INLINE if span.startswith("--") for word in span.split() if word.startswith("--")}
     assert spoken
     assert sorted(spoken - every - {"--help"}) == []
