@@ -12,7 +12,7 @@ from layouts import picture
 
 from nonlocalseg.data.augmentation import Augmentation
 from nonlocalseg.data.catalog import DATASETS
-from nonlocalseg.data.source import DataSource
+from nonlocalseg.data.source import DataSource, source_of_run
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.values import changed, from_plain, options_of, plain, value
 
@@ -124,3 +124,19 @@ def test_catalogue_loads_no_reader_of_single_data_sets() -> None:
     code = "import sys, nonlocalseg.data.catalog; print([n for n in ('h5py', 'scipy') if n in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [1]\nphases: [*a]", "it has aliases"),
+        ("#" * (1 << 21), "it has more than"),
+        ("phases: [3]", "expected names and values, found int"),
+        ("steps: !!int ''", "is no recipe"),
+    ],
+)
+def test_a_damaged_recipe_of_a_run_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=words) as error:
+        source_of_run(tmp_path)
+    assert "\n" not in str(error.value)

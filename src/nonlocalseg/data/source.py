@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import yaml
 from pydantic import BeforeValidator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.yaml"
 """The file in the folder of a run that says, among much else, what its data are."""
+LARGEST = 1 << 20
+"""Bytes of it."""
 
 
 def _absolute(given: object) -> object:
@@ -126,6 +128,30 @@ class DataSource:
         return parts
 
 
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """What a recipe.yaml holds, unchecked but for its phases, of which there is at least one: each is a mapping.
+
+    Raises ValueError, one line, for a file that is damaged or that is none.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them fill any memory
+            raise ValueError("it has aliases (*name); write out what they stand for")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from error
+    phases = content.get("phases") if isinstance(content, dict) else None
+    if not isinstance(phases, list) or not phases:
+        raise ValueError(f"{path} is no recipe.yaml: it lists no phases; give the recipe.yaml of a run")
+    for phase in phases:
+        if not isinstance(phase, dict):
+            raise ValueError(f"{path}: phases: expected names and values, found {type(phase).__name__}")
+    return content
+
+
 def source_of_run(run: str | Path) -> DataSource | None:
     """What the run in this folder was last validated on, by its recipe.yaml; None where the folder holds none.
 
@@ -134,12 +160,8 @@ def source_of_run(run: str | Path) -> DataSource | None:
     path = Path(run) / RECIPE
     if not path.is_file():
         return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        last = content["phases"][-1]
-        found = {name: last[name] for name in names_of(DataSource) if name in last}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from None
+    last = read_recipe(path)["phases"][-1]
+    found = {name: last[name] for name in names_of(DataSource) if name in last}
     return from_plain(DataSource, {**found, "split": last.get("val_split", "val") or ""}, path)
 
 

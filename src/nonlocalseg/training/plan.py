@@ -11,7 +11,7 @@ import yaml
 from pydantic import BeforeValidator
 
 from nonlocalseg.choices import pick
-from nonlocalseg.data.source import DataSource
+from nonlocalseg.data.source import DataSource, read_recipe
 from nonlocalseg.files import write_text
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.values import (
@@ -28,8 +28,6 @@ from nonlocalseg.values import (
     value,
 )
 
-LARGEST = 1 << 20
-"""Bytes of a recipe.yaml."""
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -37,7 +35,9 @@ def _each_once(given: object) -> object:
     """One text stands for a list of it; nothing is kept twice."""
     if isinstance(given, str):
         return (given,)
-    return tuple(dict.fromkeys(given)) if isinstance(given, (list, tuple)) else given
+    if not isinstance(given, (list, tuple)):
+        return given
+    return tuple(item for place, item in enumerate(given) if item not in given[:place])
 
 
 def _tuples(given: object) -> object:
@@ -207,16 +207,6 @@ def read_plan(path: str | Path) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give the recipe.yaml of a run, or a recipe's name")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} is no recipe.yaml: it has more than {LARGEST} bytes")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them fill any memory
-            raise ValueError(f"{path} is no recipe.yaml: it has aliases (*name); write out what they stand for")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from error
-    phases = content.get("phases") if isinstance(content, dict) else None
-    if not isinstance(phases, list):
-        raise ValueError(f"{path} is no recipe.yaml: it lists no phases; give the recipe.yaml of a run")
-    return from_plain(Plan, {**content, "phases": tuple(from_plain(Phase, phase, path) for phase in phases)}, path)
+    content = read_recipe(path)
+    phases = tuple(from_plain(Phase, phase, path) for phase in content["phases"])
+    return from_plain(Plan, {**content, "phases": phases}, path)
