@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ def small(model: Mapping[str, Any]) -> dict[str, Any]:
         head["channels"] = 16
         head |= {name: value for name, value in SMALL.items() if name in head}
     return _plain_norm(found)
+
+
+def digest(state: Mapping[str, Any]) -> int:
+    """Of the names and shapes of a state dict."""
+    return zlib.crc32("\n".join(sorted(f"{key} {list(item.shape)}" for key, item in state.items())).encode())
 
 
 def _plain_norm(given: Any) -> Any:

@@ -85,6 +85,18 @@ def test_every_kind_of_backbone_folds(backbone):
     assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
 
+def test_a_convolution_whose_result_is_a_feature_keeps_its_norm():
+    model = prepared("fcn", "ghostnet_050")
+    folded = nls.fold(model)
+    images = torch.rand(1, 3, 65, 49, dtype=torch.float64)
+    with torch.no_grad():
+        plain, same = model.backbone(images), folded.backbone(images)
+    for stage, feature in plain.items():
+        torch.testing.assert_close(same[stage], feature)
+    assert_same_scores(model, folded)
+    assert [name for name, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)] == ["backbone.body.bn1"]
+
+
 def test_folded_ann_does_less():
     model = small("ann", "resnet18", channels=64).eval()
     assert isinstance(nls.fold(model).head.fusion, FoldedFusion)

@@ -161,7 +161,6 @@ def _resnet_fields(kind: str) -> tuple[Field, ...]:
         fixed("in_channels", 3),
         fixed("num_stages", 4),
         *_NONE,
-        *((fixed("deep_stem", True), fixed("avg_down", kind == "ResNetV1d")) if kind != "ResNet" else ()),
     )
 
 

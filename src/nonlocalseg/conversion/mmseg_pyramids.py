@@ -97,57 +97,6 @@ UPERNET = HeadRule(
     output_stride=32,
 )
 
-APCNET = HeadRule(
-    theirs="APCHead",
-    model="apc",
-    evidence="acm_modules.0.pooled_redu_conv.conv.weight",
-    keys={
-        **modules(
-            {
-                "acm_modules.#.pooled_redu_conv": "contexts.#.reduce_cells",
-                "acm_modules.#.input_redu_conv": "contexts.#.reduce",
-                "acm_modules.#.global_info": "contexts.#.info",
-                "acm_modules.#.residual_conv": "contexts.#.residual",
-                "acm_modules.#.fusion_conv": "contexts.#.fusion",
-                "bottleneck": "bottleneck",
-            },
-            *CONV_MODULE,
-        ),
-        "acm_modules.#.gla": "contexts.#.affinity",
-    },
-    fields=(
-        *usual(),
-        same("pool_scales", "pool_scales", default=(1, 2, 3, 6)),
-        same("fusion", "fusion", default=True),
-    ),
-    shapes=lambda s: {"fusion": "acm_modules.0.fusion_conv.conv.weight" in s},
-    assumed={"pool_scales": (1, 2, 3, 6)},
-)
-DMNET = HeadRule(
-    theirs="DMHead",
-    model="dm",
-    evidence="dcm_modules.0.filter_gen_conv.weight",
-    keys={
-        **modules(
-            {
-                "dcm_modules.#.input_redu_conv": "filters.#.reduce",
-                "dcm_modules.#.fusion_conv": "filters.#.fusion",
-                "bottleneck": "bottleneck",
-            },
-            *CONV_MODULE,
-        ),
-        "dcm_modules.#.filter_gen_conv": "filters.#.filters",
-        "dcm_modules.#.norm": "filters.#.norm",
-    },
-    fields=(
-        *usual(),
-        same("filter_sizes", "filter_sizes", default=(1, 3, 5, 7)),
-        same("fusion", "fusion", default=False),
-    ),
-    shapes=lambda s: {"fusion": "dcm_modules.0.fusion_conv.conv.weight" in s},
-    assumed={"filter_sizes": (1, 3, 5, 7)},
-)
-
 APC = HeadRule(
     theirs="APCHead",
     model="apc",

@@ -101,9 +101,10 @@ def _pairs(body: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], list[
         for handle in handles:
             handle.remove()
     pairs = []
+    returned = {id(x) for x in features}  # GhostNet's first stage is a convolution's result before its norm
     for key, (conv_name, _) in made.items():
         consumers = readers.get(key, [])
-        if len(consumers) == 1 and isinstance(consumers[0][1], nn.BatchNorm2d):
+        if key not in returned and len(consumers) == 1 and isinstance(consumers[0][1], nn.BatchNorm2d):
             pairs.append((conv_name, consumers[0][0]))
     return pairs, features
 
