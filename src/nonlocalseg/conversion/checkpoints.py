@@ -18,8 +18,8 @@ from nonlocalseg.conversion.key_maps import Table, renamed
 from nonlocalseg.conversion.mmseg_config import from_mmseg_config, guessed_config
 from nonlocalseg.conversion.reading import unwrap
 from nonlocalseg.labels import Palette
-from nonlocalseg.models.creation import create_model
-from nonlocalseg.models.hub import load_weights
+from nonlocalseg.models.creation import build, class_names, resolve
+from nonlocalseg.models.hub import check_before_building, load_weights
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.values import changed
 
@@ -58,19 +58,14 @@ def convert(
         first = next(f"backbone.body.{name}.weight" for name in _FIRST if f"backbone.body.{name}.weight" in mapped)
         mapped[first] = mapped[first].flip(1)
     options: dict[str, Any] = found.options | ({} if align_corners is None else {"align_corners": align_corners})
-    names = classes or _of_meta(meta, "classes", count)
-    model = create_model(
-        found.model,
-        found.backbone,
-        num_classes=None if names else count,
-        classes=names,
-        palette=palette or _of_meta(meta, "palette", count),
-        wiring="mmseg" if source == "mmseg" else "official",
-        **options,
-    )
-    assert model.config is not None
-    model.config = changed(model.config, {"mean": found.mean, "std": found.std, "converted_from": source})
+    named = _names(meta, count)
+    names = class_names(None if classes or named else count, classes or named)
+    wiring = "mmseg" if source == "mmseg" else "official"
+    config_of_model = resolve(found.model, found.backbone, names, palette or _colours(meta, count), wiring, options)
+    resolved = changed(config_of_model, {"mean": found.mean, "std": found.std, "converted_from": source})
     mapped |= {"mean": torch.tensor(found.mean).view(1, 3, 1, 1), "std": torch.tensor(found.std).view(1, 3, 1, 1)}
+    check_before_building(resolved, mapped, f"the {source} checkpoint")
+    model = build(resolved)
     load_weights(model, mapped, f"the {source} checkpoint")
     for note in found.notes:
         warnings.warn(note, Assumed, stacklevel=2)
@@ -110,10 +105,22 @@ def _mapped(state: Mapping[str, Tensor], table: Table, source: str) -> dict[str,
     return mapped
 
 
-def _of_meta(meta: Mapping[str, object], name: str, count: int) -> Any:
-    """Class names or colours, of 1.x's meta data or 0.x's, where there is one for each class."""
+def _names(meta: Mapping[str, object], count: int) -> list[str] | None:
+    """Class names where there is one for each class."""
+    found = _of_meta(meta, "classes")
+    return [str(name) for name in found] if len(found) == count and all(isinstance(x, str) for x in found) else None
+
+
+def _colours(meta: Mapping[str, object], count: int) -> Palette | None:
+    """Colours, three numbers from 0 to 255, where there is one for each class."""
+    found = [tuple(colour) if isinstance(colour, (list, tuple)) else () for colour in _of_meta(meta, "palette")]
+    valid = all(len(c) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in c) for c in found)
+    return found if valid and len(found) == count else None
+
+
+def _of_meta(meta: Mapping[str, object], name: str) -> list[object]:
+    """An entry of 1.x's meta data or 0.x's; nothing where it is no list."""
     inner = meta.get("dataset_meta")
     value = inner.get(name) if isinstance(inner, Mapping) else None
     value = value if value is not None else meta.get(name.upper(), meta.get(name))
-    found = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
-    return found if len(found) == count else None
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []

@@ -31,7 +31,7 @@ def load_saved(source: str | Path) -> Segmenter:
     folder = _folder(source)
     config = read_config(folder)
     state = read_own_weights(folder)
-    _check_before_building(config, state, folder / WEIGHTS)
+    check_before_building(config, state, folder / WEIGHTS)
     model = build(config)
     if config.folded:
         fold_in_place(model.eval())
@@ -55,7 +55,7 @@ def with_classes(
     return renewed.eval()
 
 
-def _check_before_building(config: ModelConfig, state: Mapping[str, Tensor], source: object) -> None:
+def check_before_building(config: ModelConfig, state: Mapping[str, Tensor], source: object) -> None:
     """ValueError where `state` does not fit `config`, found before the network takes memory."""
     try:
         with torch.device("meta"):
