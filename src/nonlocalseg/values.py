@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic.fields import FieldInfo
@@ -104,8 +104,8 @@ Count = Annotated[int, BeforeValidator(_whole), Ge(1)]
 Natural = Annotated[int, BeforeValidator(_whole), Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
-Side = Annotated[int, BeforeValidator(_whole), Ge(16)]
-"""A length in pixels that a network can see."""
+Side = Annotated[int, BeforeValidator(_whole), Ge(16), Le(32_768)]
+"""A length in pixels that a network can see and a memory hold."""
 Size = Annotated[tuple[Count, Count], BeforeValidator(pair), Metavar("H W")]
 """Height and width in pixels; one number for both."""
 Precision = Literal["32", "bf16", "16"]

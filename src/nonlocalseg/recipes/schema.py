@@ -37,7 +37,7 @@ class Phase(Augmentation, DataSource):
     steps: Count = 20_000
     """Optimizer steps."""
 
-    batch_size: Count = 8
+    batch_size: Annotated[Count, Le(65_536)] = 8
     """Images per optimizer step, over all devices and accumulated parts together."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
