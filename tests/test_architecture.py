@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -318,3 +319,12 @@ def test_public_names_exist():
         assert getattr(nonlocalseg, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nonlocalseg.nothing  # noqa: B018
+
+
+def test_every_data_file_is_packed():
+    """Setuptools packs Python files by itself; others only where they are named."""
+    named = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    others = [path.relative_to(SOURCE) for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".py"]
+    left = [path for path in others if "__pycache__" not in path.parts]
+    assert len(left) > 3
+    assert [path for path in left if not any(path.match(pattern) for pattern in named["nonlocalseg"])] == []
