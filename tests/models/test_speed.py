@@ -49,7 +49,7 @@ def test_evaluation_says_what_it_chose(tmp_path):
     options = {"data": "synthetic", "split": "test", "data_options": {"length": 2, "size": (64, 256)}, "workers": 0}
     plain = evaluate(model, **options, progress=False)
     fast = evaluate(model, **options, fast=True, progress=False)
-    assert fast.settings["fast"][0] == "folded"
+    assert fast.settings.fast[0] == "folded"
     assert abs(fast.scores.pixel_accuracy - plain.scores.pixel_accuracy) < 0.1
     with pytest.raises(ValueError, match="leave out --precision"):
         evaluate(model, **options, fast=True, precision="bf16", progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import SMALL
 from stored_runs import one_line
 
 import nonlocalseg as nls
@@ -20,8 +21,6 @@ from nonlocalseg.training.runs import train
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
-    from conftest import SMALL  # pyright: ignore[reportAttributeAccessIssue]  # the conftest beside this file
-
     return train(out=tmp_path_factory.mktemp("done") / "run", **{**SMALL, "steps": 2, "val_every": 1}).folder
 
 

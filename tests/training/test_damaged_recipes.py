@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import pytest
 import yaml
+from small_run import SMALL
 from test_fields import Stop, Told
 
 from nonlocalseg.data.source import source_of_run
@@ -68,8 +69,6 @@ def nodes(content: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import SMALL  # pyright: ignore[reportAttributeAccessIssue]  # the conftest beside this file
-
     return train(out=tmp_path_factory.mktemp("done") / "run", **{**SMALL, "steps": 2, "val_every": 1}).folder
 
 

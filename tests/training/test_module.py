@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import lightning
 import pytest
 import torch
 from torch import nn
@@ -49,6 +50,7 @@ def test_frozen_batch_norm(model):
 @pytest.mark.parametrize("short_side", [None, 64])
 def test_validation_sees_the_images_as_the_phase_says(model, short_side):
     module = SegmentationTraining(model, replace(PHASE, short_side=short_side), 0).eval()
+    module.trainer = lightning.Trainer(barebones=True, accelerator="cpu", devices=1)
     image, label = torch.rand(1, 3, 48, 56), torch.randint(3, (1, 48, 56))
     module.validation_step({"image": image, "label": label}, 0)
     module.validation_step({"image": image}, 1)  # has no label, and no part
