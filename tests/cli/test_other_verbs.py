@@ -12,7 +12,7 @@ import torch
 from tiny_runs import BACKBONE, CLASSES, files_in, train
 
 import nonlocalseg as nls
-from nonlocalseg.cli import find_verb, main
+from nonlocalseg.cli import find_verb, listing, main
 from nonlocalseg.conversion.config_text import parse
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.creation import create_model
@@ -106,12 +106,13 @@ def test_cost_is_counted_when_asked_for(capsys):
     assert main(["list", "models"]) == 0
     shown = capsys.readouterr().out
     assert all(f" {name} " in shown for name in MODELS)
+    assert listing.described_models() == {name: model.description for name, model in MODELS.items()}
     assert "multiply-adds" not in shown
     assert main(["list", "models", "--size", "64"]) == 2
     assert "error: --size has an effect with --cost only" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["datasets", "recipes"])
+@pytest.mark.parametrize("what", ["models", "datasets", "recipes", "zoo"])
 def test_lists_need_no_torch(what):
     code = (
         "import sys; from nonlocalseg.cli import main; main(['list', '" + what + "']); "

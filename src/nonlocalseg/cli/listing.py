@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from nonlocalseg.choices import pick
@@ -93,17 +95,18 @@ def list_(own: List, given: Given) -> None:
 def _models(own: List) -> Table:
     from rich.table import Table
 
-    from nonlocalseg.models.catalog import MODELS
-
-    names = list(MODELS) if own.model is None else [pick("model", own.model, MODELS)]
+    known = described_models()
     table = Table()
     for heading in ("model", ""):
         table.add_column(heading)
     if not own.cost:
-        for name in names:
-            table.add_row(name, MODELS[name].description)
+        for name in known if own.model is None else [pick("model", own.model, known)]:
+            table.add_row(name, known[name])
         return table
+    from nonlocalseg.models.catalog import MODELS
     from nonlocalseg.models.cost import model_cost
+
+    names = list(MODELS) if own.model is None else [pick("model", own.model, MODELS)]
 
     backbone, size, classes = own.backbone or "resnet50c", own.size or (512, 512), own.num_classes or 19
     table.caption = f"on {backbone}, one {size[0]}x{size[1]} image, {classes} classes"
@@ -113,6 +116,17 @@ def _models(own: List) -> Table:
         parameters, operations = model_cost(name, backbone, size, classes)
         table.add_row(name, MODELS[name].description, f"{parameters / 1e6:.1f} M", f"{operations / 1e9:.1f} G")
     return table
+
+
+def described_models() -> dict[str, str]:
+    """The models and what they are, read from the source of their catalog, because importing it takes longer."""
+    source = ast.parse(files("nonlocalseg.models").joinpath("catalog.py").read_text(encoding="utf-8"))
+    table = next(n.value for n in source.body if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "MODELS")
+    assert isinstance(table, ast.Dict)
+    rows = zip(table.keys, table.values, strict=True)
+    return {
+        ast.literal_eval(key): ast.literal_eval(row.args[0]) for key, row in rows if key and isinstance(row, ast.Call)
+    }
 
 
 def _model_options(model: str) -> tuple[Table, Table]:
