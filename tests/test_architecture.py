@@ -328,3 +328,9 @@ def test_every_data_file_is_packed():
     left = [path for path in others if "__pycache__" not in path.parts]
     assert len(left) > 3
     assert [path for path in left if not any(path.match(pattern) for pattern in named["nonlocalseg"])] == []
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """pytest imports them by their bare names."""
+    names = [path.stem for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
