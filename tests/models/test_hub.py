@@ -189,3 +189,9 @@ def test_a_saved_model_keeps_how_it_sees_images(tmp_path):
 def test_the_config_is_one_line(saved):
     assert repr(nls.from_pretrained(saved).config).startswith("ModelConfig(ann on ")
     assert len(repr(small("ann", classes=150).config)) < 100
+
+
+def test_a_run_before_its_first_validation_is_its_last_model(tmp_path):
+    model = small("fcn")
+    model.save_pretrained(tmp_path / "run" / "last")
+    assert nls.from_pretrained(tmp_path / "run").config == model.config

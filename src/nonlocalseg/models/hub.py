@@ -14,7 +14,7 @@ from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.storage import BEST, CONFIG, WEIGHTS, read_config, read_own_weights
+from nonlocalseg.models.storage import BEST, CONFIG, LAST, WEIGHTS, read_config, read_own_weights
 from nonlocalseg.values import changed
 
 LICENCE = "apache-2.0"
@@ -151,7 +151,7 @@ def _folder(source: str | Path) -> Path:
     if str(source).startswith(HUB):
         return _download(str(source).removeprefix(HUB))
     path = Path(source)
-    for folder in (path, path / BEST):
+    for folder in (path, path / BEST, path / LAST):  # until its first validation a run has no best model
         if (folder / CONFIG).is_file():
             if not (folder / WEIGHTS).is_file():
                 raise FileNotFoundError(f"{folder / WEIGHTS} is missing beside {CONFIG}: copy the whole model folder")
