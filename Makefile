@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,export,heic]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,all]' --constraint constraints.txt
 	@# for the test of the Cityscapes score; without what else it asks for, such as an old copy of Python's own `typing`
 	-$(BIN)/python -m pip install --quiet --no-deps cityscapesscripts pyquaternion --constraint constraints.txt
 	@touch $(STAMP)
