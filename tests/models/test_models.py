@@ -216,6 +216,20 @@ def test_mistakes_are_named_in_one_line(wrong, message):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_of_a_whole_classifier_load_without_a_word(tmp_path, caplog):
+    import timm
+    from safetensors.torch import save_file
+
+    whole = timm.create_model("test_resnet.r160_in1k", pretrained=False).state_dict()
+    save_file(whole, tmp_path / "whole.safetensors")
+    model = nls.create_model(
+        "fcn", backbone="test_resnet.r160_in1k", num_classes=2, backbone_weights=str(tmp_path / "whole.safetensors")
+    )
+    own = dict(model.backbone.named_parameters())
+    assert any(torch.equal(own[key], whole[name]) for key in own for name in whole if key.endswith(name))
+    assert not caplog.records
+
+
 def test_small_images_are_refused():
     with pytest.raises(ValueError, match="at least 16x16"):
         small("fcn").eval()(torch.rand(1, 3, 15, 40))

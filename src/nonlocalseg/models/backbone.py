@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,9 @@ def _create(
 def _timm_create(name: str, options: dict, weights: str | Path | None) -> Any:
     import timm
 
+    log = logging.getLogger("timm")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it tells the keys of the classifier, which features have no use for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -191,6 +195,8 @@ def _timm_create(name: str, options: dict, weights: str | Path | None) -> Any:
         if options["pretrained"]:
             raise ValueError(_unpretrained(name, reason)) from error
         raise ValueError(f"backbone: {name} gives no features for segmentation: {reason}") from error
+    finally:
+        log.setLevel(level)
 
 
 def _unpretrained(name: str, reason: object) -> str:

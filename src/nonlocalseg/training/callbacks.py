@@ -18,7 +18,7 @@ from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.optimisation import moving_average
 from nonlocalseg.training.plan import Plan, write_plan
 
-EARLY = 20
+EARLY = 10
 """The step of the first checkpoint, so that little is lost of a run that ends before its first validation."""
 
 
