@@ -118,6 +118,11 @@ def coco(root: Path, name: str, annotations: list[dict[str, Any]], kind: str = "
 
 def test_run_lengths_and_polygons() -> None:
     np.testing.assert_array_equal(run_lengths.decode(COMPRESSED, (10, 10)), MASK)
+    assert run_lengths.encode(MASK) == COMPRESSED
+    random = np.random.default_rng(0)
+    for height, width, share in ((1, 1, 0.0), (1, 1, 1.0), (7, 3, 0.5), (40, 300, 0.001), (40, 300, 0.999)):
+        mask = random.random((height, width)) < share
+        np.testing.assert_array_equal(run_lengths.decode(run_lengths.encode(mask), (height, width)), mask)
     runs: RunLengths = {"size": (10, 10), "counts": [11, 4, 6, 4, 8, 2, 8, 2, 55]}
     np.testing.assert_array_equal(run_lengths.decode(runs, (10, 10)), MASK)
     np.testing.assert_array_equal(fill_polygon(np.array(POLYGON, float).reshape(-1, 2), (10, 10)), MASK)

@@ -34,6 +34,34 @@ def decode(mask: RunLengths, size: tuple[int, int]) -> np.ndarray:
     return values.reshape(width, height).T
 
 
+def encode(mask: np.ndarray) -> RunLengths:
+    """The mask bool [H, W] as compressed text."""
+    height, width = mask.shape
+    return {"size": (height, width), "counts": _compressed(runs_of(mask.T))}
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """The lengths of the runs in bool [...], row by row, of 0 and 1 in turn; the first is 0 where it begins with 1."""
+    flat = mask.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
+    return [0, *runs] if flat.size and flat[0] else runs
+
+
+def _compressed(runs: list[int]) -> str:
+    """What `_uncompressed` reads."""
+    found: list[str] = []
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        while True:
+            bits, value = value & 31, value >> 5
+            done = value == (-1 if bits & 16 else 0)
+            found.append(chr(48 + (bits if done else bits | 32)))
+            if done:
+                break
+    return "".join(found)
+
+
 def _uncompressed(text: str) -> list[int]:
     """Five bits a character, the low ones first, 32 for "more follows"; from the fourth run on the change since i-2."""
     runs: list[int] = []
