@@ -20,6 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "nonlocalseg"
 # Each may import those before it.
 LEAVES = (
     "choices",
+    "extras",
     "values",
     "labels",
     "view",
@@ -34,7 +35,7 @@ LEAVES = (
     "boundaries",
     "drawing",
 )
-EVERYBODY = {"choices", "labels", "values", "view", "runtime", "files", "progress"}
+EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "progress"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
 ZOO = {"zoo", "conversion", "data", "images", *MODELS}
@@ -68,6 +69,7 @@ OWNERS: dict[str, set[str]] = {
     "h5py": {"data/nyudv2.py"},
     "timm": {"models", "training"},
     "argparse": {"cli"},
+    "av": {"inference"},
 }
 LARGEST_FILE, MOST_PARAMETERS, MOST_SUPPRESSIONS = 300, 12, 8
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from nonlocalseg.extras import needing
 from nonlocalseg.files import writing
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 27
 """The largest picture that is decoded, by its header: 134 million pixels, about 1 GB while it is read."""
 HEIC = {".heic", ".heif"}
-"""They are read with the package pillow-heif."""
+"""They are read with the package pillow-heif, the extra heic."""
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", *HEIC}
 )
@@ -196,12 +197,9 @@ def _formats(path: Path) -> tuple[str, ...]:
     """What may be in a file of this name: HEIC as well where it says so, which takes a package of its own."""
     if path.suffix.lower() not in HEIC or not path.is_file():
         return FORMATS
-    try:
+    with needing("heic", f"{path}: a HEIC picture"):
         import pillow_heif
-    except ImportError:
-        raise ValueError(
-            f"{path}: HEIC pictures need the package pillow-heif; install it with pip install pillow-heif"
-        ) from None
+
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
 
