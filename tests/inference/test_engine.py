@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from nonlocalseg.inference import engine
 from nonlocalseg.inference.engine import infer
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.creation import create_model
@@ -292,3 +293,39 @@ def test_every_mode_takes_images_from_16_pixels_up(size: tuple[int, int], option
     result = predict(model, array, **options)
     assert result.mask.shape == size
     assert result.probabilities.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("view", "passes"),
+    [
+        (View(average="logits"), 1),
+        (View(), 1),
+        (View(flip=True, scales=(0.5, 1.0)), 4),
+        (View(average="logits", flip=True, scales=(0.5, 1.0)), 4),
+        (View(mode="slide", crop=(48, 64), stride=(32, 32)), 12),
+        (View(mode="slide", crop=(48, 64), stride=(32, 32), average="logits", flip=True), 24),
+        (View(softmax="image", flip=True), 2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("rolling", [0, engine.ROLLING])
+def test_the_probability_of_the_best_class(monkeypatch, toy, images, view, passes, rolling):
+    monkeypatch.setattr(engine, "ROLLING", rolling)
+    toy.num_classes, counted = K, []
+    seen = engine.look(toy, images, view, before_pass=lambda: counted.append(1))
+    with torch.no_grad():
+        classes, probability = seen.best_and_probability()
+    assert len(counted) == seen.passes == passes
+    scores = infer(toy, images, view)
+    expected = scores.softmax(1) if view.average == "logits" else scores
+    torch.testing.assert_close(probability, expected.amax(1), atol=1e-5, rtol=0)
+    assert torch.equal(classes, infer(toy, images, view).argmax(1))
+
+
+def test_what_runs_before_a_pass_can_stop_it(toy, images):
+    def stop() -> None:
+        raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        engine.look(toy, images, View(), before_pass=stop).best()
+    assert toy.sizes == []

@@ -18,7 +18,7 @@ from torch import Tensor
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.heads.base import Watch
 from nonlocalseg.images import channels_first, read_image
-from nonlocalseg.inference.best import Layer, best_of_layers
+from nonlocalseg.inference.best import Layer, best_of_layers, probability_of_best
 from nonlocalseg.inference.borrowed import evaluated
 from nonlocalseg.inference.resizing import Placement, base_of, extent_of, resized_images, sizes_of
 from nonlocalseg.labels import IGNORE, Colour
@@ -126,14 +126,7 @@ class Explanation:
 
     def confidence(self) -> Tensor:
         """The softmax of the predicted class, float32 [H, W]; one class after the other, so never all at full size."""
-        highest = torch.full(self.prediction.shape, -math.inf)
-        total = torch.zeros(self.prediction.shape)
-        for number in range(len(self.classes)):
-            scores = self.scores.classes([number])[0, 0]
-            higher = torch.maximum(highest, scores)
-            total = total * (highest - higher).exp() + (scores - higher).exp()
-            highest = higher
-        return 1 / total
+        return probability_of_best([self.scores], logits=True)[0]
 
 
 def explain(

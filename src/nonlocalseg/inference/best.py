@@ -7,6 +7,7 @@ weights from 0 to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,25 @@ def best_of_layers(layers: Sequence[Layer]) -> Tensor:
                 index.masked_fill_(score > best, number)
                 torch.maximum(best, score, out=best)
     return index.long()
+
+
+def probability_of_best(layers: Sequence[Layer], logits: bool) -> Tensor:
+    """The probability of the best class of each pixel, float32 [B, H, W], of layers as `best_of_layers` takes them.
+
+    logits: the layers sum to logits, of which the softmax is taken, one class after the other; else to probabilities.
+    """
+    batch, classes = layers[0].scores.shape[:2]
+    highest = torch.full((batch, *layers[0].place.size), -math.inf, device=layers[0].scores.device)
+    total = torch.zeros_like(highest)
+    for number in range(classes):
+        scores = layers[0].classes([number])[:, 0]
+        for layer in layers[1:]:
+            scores = scores + layer.classes([number])[:, 0]
+        higher = torch.maximum(highest, scores)
+        if logits:
+            total = total * (highest - higher).exp() + (scores - higher).exp()
+        highest = higher
+    return 1 / total if logits else highest
 
 
 def _contenders(layer: Layer) -> Sequence[int]:

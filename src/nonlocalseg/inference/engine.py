@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nonlocalseg.inference.best import Layer, best_class, best_of_layers, in_turn
+from nonlocalseg.inference.best import STRIP_ROWS, Layer, best_class, best_of_layers, in_turn, probability_of_best
 from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
 from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
 from nonlocalseg.values import changed
@@ -88,8 +88,12 @@ def look(
     align_corners: bool = False,
     device: torch.device | str | None = None,
     accumulate_on: torch.device | str | None = None,
+    before_pass: Callable[[], None] | None = None,
 ) -> Seen:
-    """What `infer` and `classify` answer from; the model runs when one of the two is asked for."""
+    """What `infer` and `classify` answer from; the model runs when one of the two is asked for.
+
+    before_pass: called before every pass through the model, to count them, or to stop by an exception of its own.
+    """
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
     if hasattr(model, "coarse") and min(extent_of(images)) < SMALLEST:
@@ -97,7 +101,7 @@ def look(
         raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
     device = torch.device(device) if device is not None else images.device
     kept_on = torch.device(accumulate_on) if accumulate_on is not None else device
-    return Seen(Runner(model, view, device, kept_on, align_corners), images)
+    return Seen(Runner(model, view, device, kept_on, align_corners, before_pass), images)
 
 
 class Seen:
@@ -114,7 +118,7 @@ class Seen:
     def best(self, keep: bool = True) -> Tensor:
         """int64 [B, H, W]. keep: remember what `scores` needs, except where that is large."""
         if self._runner.rolls(self._images):
-            return self._runner.classes_by_rows(self._images)
+            return torch.cat([best_class(band) for band in self._runner.bands(self._images)], dim=-2)
         size, layers = extent_of(self._images), []
         for layer in self._runner.layers(self._images):
             layers.append(layer)
@@ -122,6 +126,23 @@ class Seen:
                 layers = [Layer(_summed(layers, size), Placement(size, size, size))]
         self._kept = layers if keep else []
         return best_of_layers(layers)
+
+    def best_and_probability(self) -> tuple[Tensor, Tensor]:
+        """`best()`, and the probability of that class where it is the best: int64 and float32 [B, H, W]."""
+        logits = self._runner.view.average == "logits"
+        if not self._runner.rolls(self._images):
+            return self.best(), probability_of_best(self._kept, logits)
+        found = [(best_class(band), _highest(band, logits)) for band in self._runner.bands(self._images)]
+        classes, probabilities = zip(*found, strict=True)
+        return torch.cat(classes, dim=-2), torch.cat(probabilities, dim=-2)
+
+    @property
+    def passes(self) -> int:
+        """How often the model runs for one answer."""
+        view = self._runner.view
+        grids = [grid_of(view, extent) for extent in sizes_of(extent_of(self._images), view)]
+        windows = sum(1 if view.mode == "whole" else len(grid.rows) * len(grid.columns) for grid in grids)
+        return windows * (1 + view.flip)
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,7 @@ class Runner:
     device: torch.device
     kept_on: torch.device
     align_corners: bool
+    before_pass: Callable[[], None] | None = None
 
     def layers(self, images: Tensor) -> Iterator[Layer]:
         """The scores at each scale, and those of the mirror image apart where they are not averaged there."""
@@ -159,13 +181,12 @@ class Runner:
         sliding = self.view.mode == "slide" and self.view.softmax == "window" and self.view.image_resize != "ann"
         return sliding and extents == [extent_of(images)] and 4 * images[:, 0].numel() * classes > ROLLING
 
-    def classes_by_rows(self, images: Tensor) -> Tensor:
-        """The best class, where each row of windows is summed into a band of scores that moves down with it."""
+    def bands(self, images: Tensor) -> Iterator[Tensor]:
+        """The scores [B, K, n, W] of bands of rows, top down: each row of windows is summed into a band that moves down."""
         grid = grid_of(self.view, extent_of(images))
         ends = [*(top for top, _ in grid.rows[1:]), grid.size[0]]
         mirrorings = (False, True)[: 1 + self.view.flip]
         band: Tensor | None = None
-        found = []
         for row, end in zip(grid.rows, ends, strict=True):
             for window, scores in self._row(images, grid, row, mirrorings, 1 / len(mirrorings)):
                 if band is None:
@@ -173,9 +194,8 @@ class Runner:
                 band[..., window.left : window.right] += scores
             assert band is not None  # a row has windows
             done = end - row[0]
-            found.append(best_class(band[..., :done, :]))
+            yield band[..., :done, :]
             band = torch.cat([band[..., done:, :], torch.zeros_like(band[..., :done, :])], dim=-2)
-        return torch.cat(found, dim=-2)
 
     @property
     def _softmax_of_windows(self) -> bool:
@@ -220,6 +240,8 @@ class Runner:
         """What the model says of a window [B, 3, h, w], and how that comes to h x w."""
         seen, images = extent_of(images), self._padded(images)
         covered = extent_of(images)
+        if self.before_pass is not None:
+            self.before_pass()
         with torch.inference_mode():
             if isinstance(self.model, Coarse):
                 scores, covered = self.model.coarse(images)
@@ -246,6 +268,12 @@ class Runner:
 
     def _placement(self, covered: Extent, seen: Extent, size: Extent) -> Placement:
         return Placement(covered, seen, size, how=self.view.score_resize, align_corners=self.align_corners)
+
+
+def _highest(scores: Tensor, logits: bool) -> Tensor:
+    """The highest probability [B, H, W] of scores [B, K, H, W], in strips of rows."""
+    strips = scores.split(STRIP_ROWS, dim=-2)
+    return torch.cat([(strip.softmax(1) if logits else strip).amax(1) for strip in strips], dim=-2)
 
 
 def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:
