@@ -18,6 +18,11 @@ from nonlocalseg.inference.photographs import find_photographs
 from nonlocalseg.view import View
 
 
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_predict_every_kind_of_file(capsys, trained, tmp_path):
     model, source, out = nls.from_pretrained(trained[1]), tmp_path / "in", tmp_path / "out"
     picture = images.read_image(trained[0] / "images/val/0.png")
@@ -44,7 +49,7 @@ def test_predict_every_kind_of_file(capsys, trained, tmp_path):
     assert "6 of 7 images" in shown.out
     names = {"plain.jpg", "grey.png", "alpha.png", "deep/cmyk.jpg", "deep/er/sixteen.png", "turned.jpg"}
     expected = {f"{kind}/{name}.png" for kind in ("index", "colour", "overlay") for name in names}
-    tables = {"areas.csv", "skipped.csv"}
+    tables = {"areas.csv", "manifest.csv"}
     assert set(files_in(out)) == expected | {f"probabilities/{name}.npz" for name in names} | tables
     with (out / "areas.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -54,8 +59,10 @@ def test_predict_every_kind_of_file(capsys, trained, tmp_path):
         assert sum(int(row["pixels"]) for row in own) == 48 * 64
         assert sum(float(row["share"]) for row in own) == pytest.approx(1)
         assert {row["class"] for row in own} <= set(CLASSES)
-    with (out / "skipped.csv").open() as file:
-        assert [row["image"] for row in csv.DictReader(file)] == [str(source / "broken.png")]
+    accounted = rows_of(out)
+    assert sorted(row["input"] for row in accounted) == sorted(map(str, source.rglob("*.[pj]*g")))
+    assert [row["input"] for row in accounted if row["status"] == "failed"] == [str(source / "broken.png")]
+    assert {row["output"] for row in accounted} == {"", *(f"index/{name}.png" for name in names)}
     assert Image.open(out / "index/turned.jpg.png").size == (48, 64)
     mask = nls.predict(model, source / "deep/cmyk.jpg").mask.numpy()
     index = Image.open(out / "index/deep/cmyk.jpg.png")
@@ -155,12 +162,12 @@ def test_errors_of_one_photograph_do_not_end_the_batch(capsys, trained, tmp_path
         assert line.startswith(f"error: {tmp_path}/in/{name}.png: memory is full: ")
         assert "--mode slide --crop N or --short-side N" in line
     assert third.startswith(f"error: {tmp_path}/in/c.png: internal error: ZeroDivisionError")
-    with (tmp_path / "out/skipped.csv").open() as file:
-        assert [Path(row["image"]).name for row in csv.DictReader(file)] == ["a.png", "b.png", "c.png"]
+    statuses = {Path(row["input"]).name: row["status"] for row in rows_of(tmp_path / "out")}
+    assert statuses == {"a.png": "failed", "b.png": "failed", "c.png": "failed", "d.png": "done"}
     assert (tmp_path / "out/index/d.png.png").is_file()
     monkeypatch.undo()
     assert main(["predict", str(trained[1]), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--legend"]) == 0
-    assert (tmp_path / "out/skipped.csv").read_text().split() == ["image,reason"]
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["done"] * 4
     assert images.read_image(tmp_path / "out/overlay/a.png.png").shape[1] > 32
 
 

@@ -24,8 +24,9 @@ from nonlocalseg.data.source import DataSource
 from nonlocalseg.data.synthetic import Synthetic
 from nonlocalseg.evaluation import scoring
 from nonlocalseg.evaluation.comparison import compare
-from nonlocalseg.evaluation.results import Evaluation, fingerprint
+from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
+from nonlocalseg.inference.borrowed import fingerprint
 from nonlocalseg.models.creation import create_model
 from nonlocalseg.view import VIEWS, View
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 from pydantic import BeforeValidator
-from torch import Tensor, nn
+from torch import Tensor
 
 from nonlocalseg.boundaries import BoundaryScores
 from nonlocalseg.data.source import DataSource
@@ -155,15 +155,6 @@ class Evaluation:
             reason = str(error).removeprefix(f"{path}: ").partition("\n")[0]
             cure = "give the .json that `evaluate` wrote, or evaluate again"
             raise ValueError(f"{path} is no evaluation, or a damaged one ({reason}); {cure}") from None
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A number that stands for the weights of a model."""
-    found = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.choices import pick
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.source import DataSource, settled_source
-from nonlocalseg.evaluation.results import Evaluation, Settings, fingerprint
+from nonlocalseg.evaluation.results import Evaluation, Settings
 from nonlocalseg.images import channels_first
-from nonlocalseg.inference.borrowed import evaluated, settled_view
+from nonlocalseg.inference.borrowed import evaluated, fingerprint, settled_view
 from nonlocalseg.inference.engine import classify
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores

@@ -6,10 +6,12 @@ Every verb and function that looks at images asks here which view counts: the mo
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from nonlocalseg.values import changed, names_of
@@ -51,3 +53,12 @@ def settled_view(model: object, view: View | None, setting: str | None, changes:
     start = view or getattr(model, "view", WHOLE)
     windowless = {name: getattr(WHOLE, name) for name in OF_WINDOWS} if changes.get("mode") == "whole" else {}
     return changed(start, {**windowless, **changes})
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A number that stands for the weights of a model."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

@@ -11,7 +11,7 @@ from pathlib import Path
 from nonlocalseg.images import SUFFIXES, images_below, maker_of
 from nonlocalseg.inference.predictor import KINDS, MAKER
 
-AREAS, SKIPPED = "areas.csv", "skipped.csv"
+AREAS, MANIFEST = "areas.csv", "manifest.csv"
 """What is written beside the pictures."""
 
 
@@ -65,7 +65,7 @@ def _base(path: Path) -> Path:
 
 def _others_below(folder: Path, out: Path) -> list[Path]:
     """The files that are no images by their names, but for hidden ones and what a prediction writes."""
-    written = {out / AREAS, out / SKIPPED, *(out / kind for kind in (*KINDS, "probabilities"))}
+    written = {out / AREAS, out / MANIFEST, *(out / kind for kind in (*KINDS, "probabilities"))}
     others = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() not in SUFFIXES and path.is_file())
     return [
         path

@@ -13,9 +13,9 @@ import torch
 
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.source import DataSource, settled_source
-from nonlocalseg.evaluation.results import Evaluation, fingerprint
+from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
-from nonlocalseg.inference.borrowed import settled_view
+from nonlocalseg.inference.borrowed import fingerprint, settled_view
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, CONFIG
