@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nonlocalseg.conversion.checkpoints import convert
+    from nonlocalseg.data.annotations import annotate
     from nonlocalseg.data.source import DataSource
     from nonlocalseg.evaluation.scoring import evaluate
     from nonlocalseg.explanation.collect import explain
@@ -35,6 +36,7 @@ _PUBLIC = {
     "Prediction": "nonlocalseg.inference.predictor",
     "Segmenter": "nonlocalseg.models.segmenter",
     "View": "nonlocalseg.view",
+    "annotate": "nonlocalseg.data.annotations",
     "convert": "nonlocalseg.conversion.checkpoints",
     "create_model": "nonlocalseg.models.creation",
     "evaluate": "nonlocalseg.evaluation.scoring",
@@ -56,6 +58,7 @@ __all__ = [
     "Prediction",
     "Segmenter",
     "View",
+    "annotate",
     "convert",
     "create_model",
     "evaluate",

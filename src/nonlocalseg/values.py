@@ -110,7 +110,9 @@ Size = Annotated[tuple[Count, Count], BeforeValidator(pair), Metavar("H W")]
 """Height and width in pixels; one number for both."""
 Precision = Literal["32", "bf16", "16"]
 """Single, or automatic mixed precision."""
-Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Several = BeforeValidator(_several)
+"""Marks a list of which one may be given as it is."""
+Names = Annotated[tuple[str, ...], Several]
 
 
 # --- What the fields of a value are -----------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from tiny_runs import CLASSES, files_in
 
 import nonlocalseg as nls
 from nonlocalseg import images, progress
-from nonlocalseg.cli import main
+from nonlocalseg.cli import find_verb, main
+from nonlocalseg.data.annotations import FORMATS, WRITTEN
+from nonlocalseg.data.folder import Folder
 from nonlocalseg.inference import predictor
 from nonlocalseg.inference.photographs import find_photographs
+from nonlocalseg.values import options_of
 from nonlocalseg.view import View
 
 
@@ -196,3 +201,33 @@ def test_progress_is_told_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(progress, "PAUSE", 10.0)
     assert list(progress.track("abc", "reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_annotations_for_labelling_tools(trained, tmp_path, mistake):
+    """What each tool imports is the label images, read again by the folder data set; also what an earlier call labelled."""
+    photographs, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(trained[0] / "images/val", photographs / "a b")
+    words = ["predict", str(trained[1]), str(photographs), "--out", str(out)]
+    assert main(words) == 0
+    (photographs / "broken.png").write_bytes(b"\x89PNG nothing")
+    assert main([*words, "--format", *FORMATS]) == 1
+    assert all((out / path).exists() for path in WRITTEN)
+    assert find_photographs([str(tmp_path)], out).foreign == []
+    shutil.copytree(photographs, out / "images")
+    for kind in FORMATS:
+        for path in WRITTEN:
+            shutil.rmtree(out / path) if (out / path).is_dir() else (out / path).unlink(missing_ok=True)
+        assert main([*words, "--format", kind]) == 1
+        data = Folder(out, "all")
+        assert [pair.name for pair in data.pairs] == ["a b__0", "a b__1"]
+        for index, pair in enumerate(data.pairs):
+            written = images.read_mask(out / "index" / "a b" / f"{pair.image.name}.png")
+            np.testing.assert_array_equal(np.array(data.classes)[data.read(index)[1]], np.array(CLASSES)[written])
+    assert "'cvatt' is unknown; did you mean" in mistake(*words, "--format", "cvatt")
+    (photographs / "odd\x07.png").write_bytes(b"")
+    assert "'odd\\x07.png' cannot stand in a file of annotations" in mistake(*words, "--format", "cvat")
+
+
+def test_the_verb_offers_every_format():
+    option = options_of(find_verb("predict").own)["format"]
+    assert set(get_args(get_args(option.kind)[0])[0].__args__) == set(FORMATS)

@@ -13,7 +13,7 @@ from layouts import label_of, mask, picture, text
 from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.checking import check_dataset
-from nonlocalseg.data.coco_annotations import fill_polygon, mask_of
+from nonlocalseg.data.coco_annotations import mask_of
 from nonlocalseg.data.folder import Folder
 from nonlocalseg.data.run_lengths import RunLengths
 from nonlocalseg.data.source import DataSource
@@ -125,8 +125,8 @@ def test_run_lengths_and_polygons() -> None:
         np.testing.assert_array_equal(run_lengths.decode(run_lengths.encode(mask), (height, width)), mask)
     runs: RunLengths = {"size": (10, 10), "counts": [11, 4, 6, 4, 8, 2, 8, 2, 55]}
     np.testing.assert_array_equal(run_lengths.decode(runs, (10, 10)), MASK)
-    np.testing.assert_array_equal(fill_polygon(np.array(POLYGON, float).reshape(-1, 2), (10, 10)), MASK)
-    outside = fill_polygon(np.array([[-5, -5], [20, -5], [20, 2], [-5, 2]], float), (10, 10))
+    np.testing.assert_array_equal(mask_of([POLYGON], (10, 10)), MASK)
+    outside = mask_of([[-5, -5, 20, -5, 20, 2, -5, 2]], (10, 10))
     assert outside[:2].all()
     assert not outside[2:].any()
     assert not mask_of([], (10, 10)).any()

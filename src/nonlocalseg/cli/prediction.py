@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from nonlocalseg.cli.errors import FAILED, describe
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
 from nonlocalseg.files import check_folder
-from nonlocalseg.values import Metavar, Names, Positional, value
+from nonlocalseg.values import Metavar, Names, Positional, Several, value
 from nonlocalseg.view import View
 
 
@@ -35,6 +35,8 @@ class Predict(OnDevice):
     """Where the scores of a photograph are kept; cpu saves memory of the GPU."""
     fast: bool = False
     """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
+    format: Annotated[tuple[Literal["cvat", "label-studio", "coco", "geojson"], ...], Several] = ()
+    """What labelling tools import: all labels once more, as annotations that people correct there."""
     again: bool = False
     """Label everything anew, what an earlier call has done as well."""
 
@@ -51,6 +53,8 @@ def predict(own: Predict, given: Given) -> int:
     manifest.csv lists every photograph once, with what became of it. Whatever cannot be labelled is named, there too,
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
+    --format writes what labelling tools import, of all photographs: annotations.xml for CVAT, label-studio.json,
+    annotations/instances_default.json in COCO's form, geojson/NAME.geojson in pixels.
 
     Examples:
         nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
@@ -58,10 +62,14 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
         nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
         nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled
+        nonlocalseg predict runs/mine trip/ --out labelled --format cvat label-studio
     """
+    from nonlocalseg.data.annotations import annotate, check_names
+    from nonlocalseg.images import read_mask
     from nonlocalseg.inference.batch import Labeller, way_of
     from nonlocalseg.inference.borrowed import settled_view
     from nonlocalseg.inference.manifest import Manifest
+    from nonlocalseg.inference.predictor import KINDS
     from nonlocalseg.inference.sources import find_inputs
     from nonlocalseg.progress import track
     from nonlocalseg.runtime import pick_device
@@ -72,6 +80,7 @@ def predict(own: Predict, given: Given) -> int:
     folder, where = check_folder(own.out), pick_device(own.device)
     kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
     found = find_inputs(own.paths, folder)
+    check_names(item.name for item in found.listed if own.format)
     network: Any = from_pretrained(own.model).to(where)
     view = settled_view(network, None, own.setting, given)
     writing = {"legend": own.legend, "probabilities": own.probabilities}
@@ -88,7 +97,8 @@ def predict(own: Predict, given: Given) -> int:
         say(f"{len(manifest.earlier)} of {len(found.listed)} were done earlier (--again does all of them anew)")
     left = [item for item in found.listed if item.input not in manifest.earlier]
     labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
-    failed, advised = 0, False
+    failed: set[str] = set()
+    advised = False
     for item in track(left, "predicting"):
         result = labeller.label(item, folder)
         manifest.add(result)
@@ -98,9 +108,13 @@ def predict(own: Predict, given: Given) -> int:
             say(f"note: {result.advice}")
             advised = True
         if result.failed:
-            failed += 1
+            failed.add(result.item.input)
             say(f"error: {result.reason}")
-    output().print(f"{len(found.listed) - failed} of {len(found.listed)} images labelled, in {folder}")
+    labelled = [item.name for item in found.listed if item.input not in failed]
+    if own.format and labelled:
+        masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in labelled)
+        annotate(folder, own.format, masks, network.classes, network.palette)
+    output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
     return FAILED if failed else 0
 
 

@@ -12,6 +12,7 @@ from nonlocalseg import images
 from nonlocalseg.data import run_lengths
 from nonlocalseg.data.coco_format import AnnotationFile, Categories, Instance, Panoptic, Polygon, read_annotations
 from nonlocalseg.data.dataset import Discovery, Labels
+from nonlocalseg.data.outlines import fill_rings
 from nonlocalseg.data.pairing import Pair
 from nonlocalseg.labels import IGNORE, same
 
@@ -195,20 +196,5 @@ def mask_of(segmentation: list[Polygon] | run_lengths.RunLengths, size: tuple[in
     mask = np.zeros(size, bool)
     for polygon in segmentation:
         if polygon:
-            mask |= fill_polygon(np.asarray(polygon, float).reshape(-1, 2), size)
-    return mask
-
-
-def fill_polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centre lies inside the polygon [N, 2] of (x, y), where (0, 0) is the image's corner: bool [H, W]."""
-    height, width = size
-    mask = np.zeros(size, bool)
-    start, end = points, np.roll(points, -1, axis=0)
-    for row in range(max(0, int(points[:, 1].min() - 1)), min(height, int(points[:, 1].max() + 1))):
-        y = row + 0.5
-        crossing = (start[:, 1] <= y) != (end[:, 1] <= y)
-        a, b = start[crossing], end[crossing]
-        xs = np.sort(a[:, 0] + (y - a[:, 1]) / (b[:, 1] - a[:, 1]) * (b[:, 0] - a[:, 0]))
-        for left, right in zip(xs[::2], xs[1::2], strict=True):
-            mask[row, max(0, int(np.ceil(left - 0.5))) : min(width, max(0, int(np.ceil(right - 0.5))))] = True
+            mask |= fill_rings([np.asarray(polygon, float).reshape(-1, 2)], size)
     return mask

@@ -1,4 +1,4 @@
-"""Labels as annotation tools export them: CVAT's "Segmentation mask 1.1", and COCO's through `coco_annotations.py`."""
+"""Labels as annotation tools export them: CVAT's "Segmentation mask 1.1" here, and which files are of which tool."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from nonlocalseg import images
+from nonlocalseg.data import cvat
 from nonlocalseg.data.coco_annotations import COCOAnnotations, coco_files, split_of
 from nonlocalseg.data.dataset import Discovery, Labels
+from nonlocalseg.data.geojson import geojson_files, read_geojson
+from nonlocalseg.data.label_studio import is_label_studio, read_label_studio
 from nonlocalseg.data.pairing import Matched, join, match_listed
+from nonlocalseg.data.shapes import ShapesExport
 from nonlocalseg.files import read_text
 from nonlocalseg.labels import IGNORE, Colour, LabelMap, check_class_names
 
@@ -31,11 +35,18 @@ class Export(Protocol):
 
 
 def find_export(root: Path) -> Export | None:
-    """The export in `root`, None where it is neither CVAT's nor COCO's."""
+    """The export in `root`: CVAT's masks, COCO's annotations, CVAT's XML, Label Studio's JSON, GeoJSON; None without."""
     if (root / LABELMAP).is_file():
         return CVATMasks(root)
-    files = coco_files(root)
-    return COCOAnnotations(root, files) if files else None
+    if files := coco_files(root):
+        return COCOAnnotations(root, files)
+    if (root / cvat.ANNOTATIONS).is_file():
+        return ShapesExport(root, [root / cvat.ANNOTATIONS], cvat.read_cvat)
+    tasks = [path for path in sorted(root.glob("*.json")) if path.name != cvat.LABELS and is_label_studio(path)]
+    if tasks:
+        return ShapesExport(root, tasks, read_label_studio)
+    described = geojson_files(root)
+    return ShapesExport(root, described, read_geojson) if described else None
 
 
 @dataclass(frozen=True)

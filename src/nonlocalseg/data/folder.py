@@ -45,8 +45,10 @@ class Folder(SegmentationDataset):
           road: "#804080"
 
     Classes are numbered in the order of their first mention. For 0/255 masks write `0: background` and `255: thing`.
-    Without `classes.yaml`, `root` may also be an export: CVAT's "Segmentation mask 1.1" (`labelmap.txt`) or COCO's
-    instances or panoptic annotations (`annotations/*.json`); `data/exports.py` says how they are read.
+    Without `classes.yaml`, `root` may also be an export: CVAT's "Segmentation mask 1.1" (`labelmap.txt`) or "CVAT for
+    images 1.1" (`annotations.xml`), COCO's instances or panoptic annotations (`annotations/*.json`), Label Studio's JSON
+    (`*.json`) or GeoJSON in pixels (`geojson/NAME.geojson`), each with its images in `images/`; `data/exports.py` says
+    how they are read.
 
     The split `all` is every image of every split. In one folder an image falls into `val` or `train` by its name
     alone, so images added later move none of the others.

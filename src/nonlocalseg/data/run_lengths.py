@@ -27,11 +27,14 @@ def decode(mask: RunLengths, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"a mask is {tuple(mask['size'])}, its image {(height, width)} (height, width)")
     check_size(width, height)
     counts = mask["counts"]
-    runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"a run-length mask of {sum(runs)} pixels does not fill {width}x{height}")
-    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return values.reshape(width, height).T
+    return filled(_uncompressed(counts) if isinstance(counts, str) else counts, (width, height)).T
+
+
+def filled(runs: list[int], size: tuple[int, int]) -> np.ndarray:
+    """What `runs_of` was given, bool of this size. Raises `ValueError` for runs that do not fill it."""
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+        raise ValueError(f"a run-length mask of {sum(runs)} pixels does not fill {size[0]}x{size[1]}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
 
 
 def encode(mask: np.ndarray) -> RunLengths:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nonlocalseg.data.annotations import WRITTEN as ANNOTATED
 from nonlocalseg.images import SUFFIXES, images_below, maker_of
 from nonlocalseg.inference.predictor import KINDS, MAKER
 
@@ -65,7 +66,7 @@ def _base(path: Path) -> Path:
 
 def _others_below(folder: Path, out: Path) -> list[Path]:
     """The files that are no images by their names, but for hidden ones and what a prediction writes."""
-    written = {out / AREAS, out / MANIFEST, *(out / kind for kind in (*KINDS, "probabilities"))}
+    written = {out / name for name in (AREAS, MANIFEST, *KINDS, "probabilities", *ANNOTATED)}
     others = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() not in SUFFIXES and path.is_file())
     return [
         path
