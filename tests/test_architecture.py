@@ -57,13 +57,14 @@ ARROWS: dict[str, set[str]] = {
     "timing": {"training", *TRAINING},
     "demo": {"training", *TRAINING},
     "report": {"training", "timing", "explanation", *TRAINING},
+    "publishing": {"training", *TRAINING},
 }
 ARROWS["cli"] = {*ARROWS, "conversion"}
 ARROWS["__main__"] = {"cli"}
 # Packages that only some parts, or files, import.
 OWNERS: dict[str, set[str]] = {
     "lightning": {"training"},
-    "huggingface_hub": {"models/hub.py", "models/pretrained.py", "zoo/download.py"},
+    "huggingface_hub": {"publishing", "models/hub_client.py", "models/pretrained.py", "zoo/download.py"},
     "jinja2": {"report"},
     "matplotlib": {"drawing"},
     "h5py": {"data/nyudv2.py"},

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from nonlocalseg.models.config import ModelConfig
     from nonlocalseg.models.creation import create_model
     from nonlocalseg.models.folding import fold
-    from nonlocalseg.models.hub import push_to_hub
     from nonlocalseg.models.segmenter import Segmenter
     from nonlocalseg.models.speed import speed_up
+    from nonlocalseg.publishing.pushing import push_to_hub
     from nonlocalseg.training.plan import Plan
     from nonlocalseg.training.runs import train
     from nonlocalseg.view import View
@@ -45,7 +45,7 @@ _PUBLIC = {
     "from_pretrained": "nonlocalseg.zoo.pretrained",
     "infer": "nonlocalseg.inference.engine",
     "predict": "nonlocalseg.inference.predictor",
-    "push_to_hub": "nonlocalseg.models.hub",
+    "push_to_hub": "nonlocalseg.publishing.pushing",
     "speed_up": "nonlocalseg.models.speed",
     "train": "nonlocalseg.training.runs",
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from test_models import small
 
 import nonlocalseg as nls
+from nonlocalseg.models import hub
 from nonlocalseg.values import changed
 from nonlocalseg.view import View
 
@@ -95,43 +95,23 @@ def test_damage_is_named_in_one_line(saved, damage, message):
     assert "\n" not in str(caught.value)
 
 
-def test_hub_without_network_names_the_alternative(monkeypatch):
-    import huggingface_hub
-
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(FileNotFoundError, match="give the path of a model folder") as caught:
-        nls.from_pretrained("somebody/some-model")
-    assert "\n" not in str(caught.value)
-
-
-def test_hub_downloads_only_the_two_files(saved, monkeypatch):
-    import huggingface_hub
-
-    asked = {}
-
-    def download(name, allow_patterns):
-        asked[name] = allow_patterns
-        return str(saved)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert nls.from_pretrained("somebody/some-model").num_classes == 5
-    assert asked == {"somebody/some-model": ["config.json", "model.safetensors"]}
-
-
 def test_a_mistyped_folder_is_not_asked_of_the_hub(saved, monkeypatch):
-    import huggingface_hub
-
     asked = []
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(saved))
+    monkeypatch.setattr(hub, "fetch_model", lambda *given: asked.append(given) or saved)
     monkeypatch.chdir(saved.parent.parent)
     with pytest.raises(FileNotFoundError, match="run/missing holds no model"):
         nls.from_pretrained("run/missing")
     assert not asked
-    assert nls.from_pretrained("hf:run/missing").num_classes == 5
-    assert asked == ["run/missing"]
+    assert nls.from_pretrained("hf:run/missing", revision="v1").num_classes == 5
+    assert nls.from_pretrained("somebody/some-model@v2").num_classes == 5
+    assert asked == [("run/missing", "v1"), ("somebody/some-model@v2", None)]
+
+
+def test_folders_and_the_zoo_have_no_revisions(saved):
+    with pytest.raises(ValueError, match=r"revision: .* is a folder, which has no revisions; put hf: before"):
+        nls.from_pretrained(saved, revision="v1")
+    with pytest.raises(ValueError, match="revision: mmseg:ann-r50-ade20k is of the zoo"):
+        nls.from_pretrained("mmseg:ann-r50-ade20k", revision="v1")
 
 
 def test_a_config_cannot_reach_other_keywords_of_timm(saved):
@@ -141,38 +121,6 @@ def test_a_config_cannot_reach_other_keywords_of_timm(saved):
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="backbone_options: unknown option 'checkpoint_path'"):
         nls.from_pretrained(saved)
-
-
-def test_the_card_says_what_the_model_is(saved):
-    from nonlocalseg.models.hub import model_card
-
-    card = model_card(nls.from_pretrained(saved), "somebody/some-model", "camvid", 0.61)
-    for line in ("library_name: nonlocalseg", "pipeline_tag: image-segmentation", "license: apache-2.0", "- camvid"):
-        assert line in card
-    assert "value: 0.61" in card
-    assert 'nls.from_pretrained("hf:somebody/some-model")' in card
-
-
-def test_what_is_pushed_is_the_model_and_its_card(saved, monkeypatch):
-    import huggingface_hub
-
-    pushed = {}
-
-    class Api:
-        def create_repo(self, repository, private, exist_ok):
-            return f"address of {repository}"
-
-        def upload_folder(self, repo_id, folder_path):
-            pushed.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    address = nls.push_to_hub(nls.from_pretrained(saved), "somebody/some-model", data="camvid", miou=0.61)
-    assert address == "address of somebody/some-model"
-    assert set(pushed) == {"config.json", "model.safetensors", "README.md"}
-    assert b"- camvid" in pushed["README.md"]
-    assert b"value: 0.61" in pushed["README.md"]
-    written, first = json.loads(pushed["config.json"]), json.loads((saved / "config.json").read_bytes())
-    assert {**written, "saved": ""} == {**first, "saved": ""}
 
 
 def test_a_saved_model_keeps_how_it_sees_images(tmp_path):

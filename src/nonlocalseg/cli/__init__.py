@@ -35,6 +35,7 @@ VERBS = {
     "report": ("reporting", "report"),
     "submit": ("datasets", "submit"),
     "convert": ("conversion", "convert"),
+    "push": ("publishing", "push"),
     "benchmark": ("measuring", "benchmark"),
 }
 

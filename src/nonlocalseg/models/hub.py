@@ -1,8 +1,7 @@
-"""Saved models by folder or by name on the Hugging Face hub: loaded, with other classes if need be, and pushed."""
+"""Saved models by folder or by name on the Hugging Face hub: loaded, with other classes if need be."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,22 +12,24 @@ from nonlocalseg.labels import LabelMap, Palette, default_palette
 from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.folding import fold_in_place
+from nonlocalseg.models.hub_client import fetch_model
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, CONFIG, LAST, WEIGHTS, read_config, read_own_weights
 from nonlocalseg.values import changed
 
-LICENCE = "apache-2.0"
 HUB = "hf:"
 """Before a name, it says that it is one on the hub and no folder."""
 
 
-def load_saved(source: str | Path) -> Segmenter:
+def load_saved(source: str | Path, revision: str | None = None) -> Segmenter:
     """The model saved in a folder (of a model, or of a run), or on the hub as "hf:owner/name" ("owner/name" does
-    where no folder is called owner); in evaluation mode.
+    where no folder is called owner); in evaluation mode. revision: a branch, tag or commit on the hub, which
+    "hf:owner/name@revision" names as well.
 
-    Raises `FileNotFoundError` where there is no model, `ValueError` for a config or weights that do not fit.
+    Raises `FileNotFoundError` where there is no model, `ConnectionError` where the hub cannot be reached and its cache
+    does not have it, `ValueError` for a config or weights that do not fit, and for the revision of a folder.
     """
-    folder = _folder(source)
+    folder = _folder(source, revision)
     config = read_config(folder)
     state = read_own_weights(folder)
     check_before_building(config, state, folder / WEIGHTS)
@@ -73,57 +74,6 @@ def check_before_building(config: ModelConfig, state: Mapping[str, Tensor], sour
         raise ValueError(f"{source} does not fit its config ({wanted} numbers instead of {found})")
 
 
-def push_to_hub(
-    model: Segmenter, repository: str, private: bool = False, data: str | None = None, miou: float | None = None
-) -> str:
-    """Upload the model as "owner/name", with a card, by the token of `hf auth login`; returns its address.
-
-    The card names the `data` and the mIoU in [0, 1] where they are given.
-    """
-    from huggingface_hub import HfApi
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        (Path(folder) / "README.md").write_text(model_card(model, repository, data, miou), encoding="utf-8")
-        api = HfApi()
-        address = api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
-    return str(address)
-
-
-def model_card(model: Segmenter, repository: str, data: str | None = None, miou: float | None = None) -> str:
-    """The card of a model on the hub: how it is loaded, what it is and, where known, its `data` and mIoU in [0, 1]."""
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
-    config = model.config
-    if config is None:
-        raise ValueError("this Segmenter was assembled by hand and cannot be pushed: build it with create_model()")
-    measured = None if miou is None else [EvalResult("image-segmentation", data or "-", data or "-", "mean_iou", miou)]
-    about = ModelCardData(
-        library_name="nonlocalseg",
-        license=LICENCE,
-        pipeline_tag="image-segmentation",
-        tags=["semantic-segmentation", config.model, config.backbone],
-        datasets=[data] if data else None,
-        model_name=repository if measured else None,
-        eval_results=measured,
-    )
-    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    text = f"""# {repository}
-
-`{config.model}` on `{config.backbone}` ({config.wiring} wiring, {count:.1f} M parameters) for {len(config.classes)} classes:
-{", ".join(config.classes)}.
-
-```python
-import nonlocalseg as nls
-
-model = nls.from_pretrained("hf:{repository}")
-result = nls.predict(model, "photo.jpg")  # result.mask: class indices at the photograph's own size
-```
-"""
-    return str(ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}"))
-
-
 def load_weights(model: Segmenter, state: dict[str, Tensor], source: object, fresh_classifiers: bool = False) -> None:
     """Load `state` strictly; with `fresh_classifiers` the classifiers keep their new values. `source` names the file."""
     model.load_state_dict(_fitting(model, state, source, fresh_classifiers))
@@ -147,29 +97,19 @@ def _fitting(
     return state
 
 
-def _folder(source: str | Path) -> Path:
+def _folder(source: str | Path, revision: str | None) -> Path:
     if str(source).startswith(HUB):
-        return _download(str(source).removeprefix(HUB))
+        return fetch_model(str(source).removeprefix(HUB), revision)
     path = Path(source)
     for folder in (path, path / BEST, path / LAST):  # until its first validation a run has no best model
         if (folder / CONFIG).is_file():
             if not (folder / WEIGHTS).is_file():
                 raise FileNotFoundError(f"{folder / WEIGHTS} is missing beside {CONFIG}: copy the whole model folder")
+            if revision is not None:
+                raise ValueError(f"revision: {path} is a folder, which has no revisions; put {HUB} before a hub's name")
             return folder
     if path.exists() or len(path.parts) != 2 or str(source).startswith((".", "/", "~")) or path.parent.exists():
         raise FileNotFoundError(
             f"{source} holds no model: expected {CONFIG} and {WEIGHTS} there or in its {BEST}/ folder"
         )
-    return _download(str(source))
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(
-            f"{name} is no folder here and could not be fetched from the hub ({reason}): give the path of a model folder"
-        ) from error
+    return fetch_model(str(source), revision)

@@ -39,13 +39,13 @@ def find_weights(name: str) -> Path | None:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name
         if cached.is_file():
             return cached
-    reason = _silence(address)
+    reason = silence_of(address)
     if reason is not None:
         raise ValueError(f"they are not in the cache, and {urlsplit(address).netloc} cannot be reached: {reason}")
     return None
 
 
-def _silence(address: str) -> str | None:
+def silence_of(address: str) -> str | None:
     """Why the server of `address` does not answer; None where it does."""
     said: list[str | None] = []
 

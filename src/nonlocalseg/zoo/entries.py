@@ -20,6 +20,7 @@ PREFIX = "mmseg:"
 _RESEARCH = "for research and education, not for commercial use"
 TERMS: Mapping[str, str] = {
     "ade20k": f"ADE20K: images {_RESEARCH}; annotations BSD-3-Clause",
+    "camvid": "CamVid: its page names no licence and asks to be cited (Brostow, Fauqueur and Cipolla 2009)",
     "cityscapes": "Cityscapes: not for commercial use",
     "coco_stuff_10k": "COCO-Stuff: annotations CC BY 4.0, images under Flickr's terms of use",
     "coco_stuff_164k": "COCO-Stuff: annotations CC BY 4.0, images under Flickr's terms of use",
