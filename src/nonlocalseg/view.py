@@ -42,15 +42,21 @@ Steps = Annotated[tuple[int | float, int | float], BeforeValidator(pair), AfterV
 class View:
     """How an image is seen, and what is averaged where it is seen more than once."""
 
-    mode: Literal["whole", "slide"] = "whole"
-    """Whole images, or windows that slide over them (for large ones); the last window of a row or column is shifted
-    inside, and a side shorter than the crop is taken whole."""
+    mode: Literal["whole", "slide", "stream"] = "whole"
+    """Whole images; windows that slide over them, each seen alone; or stream, the same as whole in the memory of a tile,
+    for images of any size. The last window of a row or column is shifted inside, and a side shorter than the crop is
+    taken whole."""
 
     crop: Size | None = None
-    """Height and width of the windows in pixels, the same at every scale; one number for both."""
+    """Height and width of the windows, or tiles, in pixels, the same at every scale; one number for both. Tiles are by
+    default as large as memory allows."""
 
     stride: Steps | None = None
     """Step between windows, in pixels (512) or as a part of the crop (0.5); by default two thirds of the crop."""
+
+    regional: Side | None = None
+    """With mode stream, where one set of anchors for a very large map is not what was trained: what blocks gather from the
+    whole image they gather from regions of this many pixels, which overlap by half and are blended."""
 
     small: Literal["shrink", "whole", "pad"] = "shrink"
     """An image with a side shorter than the crop: its windows are as short, it is taken whole, or it is padded to the
@@ -93,6 +99,10 @@ class View:
         for name, given in (("crop", self.crop), ("stride", self.stride)):
             if self.mode == "whole" and given is not None:
                 raise ValueError(f"{name}: mode whole has no windows; choose mode slide")
+        if self.mode == "stream":
+            self._check_stream()
+        elif self.regional is not None:
+            raise ValueError("regional: for mode stream; windows that slide gather alone already")
         for side, step in zip(self.crop or (), self.stride or (), strict=False):
             if isinstance(step, int) and step > side:
                 raise ValueError(
@@ -105,14 +115,24 @@ class View:
         if self.softmax == "image" and self.average == "logits":
             raise ValueError("softmax: logits are averaged, so none is taken; choose average probabilities")
 
+    def _check_stream(self) -> None:
+        """Raise ValueError for what goes with whole images or windows alone."""
+        for name, usual in _NOT_IN_TILES.items():
+            if getattr(self, name) != usual:
+                raise ValueError(f"{name}: mode stream cannot do that; leave it out, or choose mode whole or slide")
+
     @property
     def single(self) -> bool:
         """One pass over each image: there is nothing to average."""
-        return self.mode == "whole" and self.scales == (1.0,) and not self.flip
+        return self.mode != "slide" and self.scales == (1.0,) and not self.flip and not self.regional
 
     def words(self) -> list[str]:
         """How an image is seen, for people."""
         windows = f"windows of {self.crop[1]} × {self.crop[0]} pixels" if self.crop else "whole images"
+        if self.mode == "stream":
+            windows = (
+                "whole images, in tiles" if self.regional is None else f"regions of {self.regional} pixels, in tiles"
+            )
         resized = [f"shorter side {self.short_side} pixels"] if self.short_side else []
         resized += [f"longer side at most {self.long_side} pixels"] if self.long_side else []
         several = f"scales {', '.join(f'{scale:g}' for scale in self.scales)}"
@@ -124,6 +144,15 @@ class View:
         """The same, without the softmax that the best class of a single pass does not need."""
         return replace(self, average="logits", softmax="window") if self.single else self
 
+
+_NOT_IN_TILES = {
+    "stride": None,
+    "small": "shrink",
+    "image_resize": "bilinear",
+    "score_resize": "bilinear",
+    "pad_multiple": None,
+}
+"""Fields that must be as they are by default in mode stream."""
 
 WHOLE = View()
 """Every image once, whole, as it is."""

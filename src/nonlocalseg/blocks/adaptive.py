@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import BatchNorm2d, ConvNormAct
 from nonlocalseg.blocks.sampling import AverageSampling
+from nonlocalseg.blocks.tiles import Tile, mean_of
 
 
 class AdaptiveContext(nn.Module):
@@ -31,10 +32,10 @@ class AdaptiveContext(nn.Module):
         self.residual = ConvNormAct(channels, channels)
         self.fusion = ConvNormAct(channels, channels) if fusion else nn.Identity()
 
-    def forward(self, x: Tensor, cells: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cells: Tensor, tile: Tile | None = None) -> Tensor:
         x = self.reduce(x)
         few = F.conv2d(self.reduce_cells(cells[..., None]), self.residual.conv.weight)[..., 0]  # [B, channels, s^2]
-        context = (few @ self._weights(x).flatten(2)).unflatten(2, x.shape[-2:])
+        context = (few @ self._weights(x, tile).flatten(2)).unflatten(2, x.shape[-2:])
         bias = self.residual.conv.bias  # folded in; weights do not sum to one, so it cannot ride on the cells
         context = self.residual.finish(context if bias is None else context + bias[:, None, None])
         return self.fusion(F.relu(context + x))
@@ -48,9 +49,9 @@ class AdaptiveContext(nn.Module):
 
         return Attended.of_regions(weights, x, x, AverageSampling((self.size,)))
 
-    def _weights(self, x: Tensor) -> Tensor:
+    def _weights(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         """`[B, s^2, H, W]` from the reduced map; W_a (X + info) = W_a X + W_a info, so no second map is made."""
-        info = self.info(x.mean(dim=(2, 3), keepdim=True))
+        info = self.info(mean_of(x, tile))
         return (self.affinity(x) + F.conv2d(info, self.affinity.weight)).sigmoid()
 
 

@@ -12,6 +12,7 @@ from nonlocalseg.blocks.basic import ConvNormAct, SeparableConv, resize
 from nonlocalseg.blocks.joining import join
 from nonlocalseg.blocks.non_local import NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling
+from nonlocalseg.blocks.tiles import Sums, Tile, group_normalised, mean_of, total
 
 
 class PSP(nn.Module):
@@ -39,14 +40,15 @@ class PSP(nn.Module):
         self.align_corners = align_corners
         self.out_channels = out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         bins = self.pool.sizes
-        cells = self.pool(x)[0].split([size * size for size in bins], dim=2)
+        cells = self.pool(x, tile=tile)[0].split([size * size for size in bins], dim=2)
         pooled = [
             stage(cell.unflatten(2, (size, size))) for stage, cell, size in zip(self.stages, cells, bins, strict=True)
         ]
-        maps = [x, *pooled] if self.map_first else [*pooled, x]
-        return self.bottleneck.over(*maps, like=x, align_corners=self.align_corners)
+        regions: list[Tile | None] = [None] * len(pooled)
+        maps, sources = ([x, *pooled], [tile, *regions]) if self.map_first else ([*pooled, x], [*regions, tile])
+        return self.bottleneck.over(*maps, like=x, align_corners=self.align_corners, tile=tile, sources=sources)
 
 
 class ASPP(nn.Module):
@@ -74,10 +76,12 @@ class ASPP(nn.Module):
         self.bottleneck = ConvNormAct((len(rates) + 2) * channels, out_channels, kernel_size)
         self.out_channels = out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        maps = chain([self.image(x.mean(dim=(2, 3), keepdim=True))], (branch(x) for branch in self.branches))
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        maps = chain([self.image(mean_of(x, tile))], (branch(x) for branch in self.branches))
         widths = [self.image.conv.out_channels] * (1 + len(self.branches))
-        return self.bottleneck.finish(join(self.bottleneck.conv, maps, widths, (x.shape[2], x.shape[3])))
+        sources = [None, *(tile for _ in self.branches)]
+        size = (x.shape[2], x.shape[3])
+        return self.bottleneck.finish(join(self.bottleneck.conv, maps, widths, size, False, tile, sources))
 
 
 class CGNL(nn.Module):
@@ -112,24 +116,32 @@ class CGNL(nn.Module):
         self.official_scale = official_scale
         self.out_channels = in_channels
 
-    def aggregate(self, x: Tensor) -> Tensor:
-        """The scalar of every group `[B, groups]` in float32 (float64 for float64), already divided as the form asks."""
+    def gather(self, x: Tensor, tile: Tile | None = None) -> Sums:
+        """The sum of p . g over a group `[B, groups]` in float32 (float64 for float64), of the tile's core."""
+        x = x if tile is None else tile.own(x)
         p, g = self.p(x), self.g(x)
         exact = torch.promote_types(p.dtype, torch.float32)
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             products = (p.to(exact) * g.to(exact)).flatten(1).unflatten(1, (self.groups, -1))
-            total = products.shape[2]
-            if not self.official:
-                return products.mean(2)
-            return products.sum(2) / total**0.5 if self.official_scale else products.sum(2)
+            return Sums(products.sum(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        scalar = self.aggregate(x)
+    def aggregate(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        """The scalar of every group `[B, groups]`, already divided as the form asks."""
+        found = total(tile, lambda: self.gather(x, tile)).parts[0]
+        positions = x.shape[2] * x.shape[3] if tile is None else tile.count
+        count = positions * (self.p.out_channels // self.groups)
+        if not self.official:
+            return found / count
+        return found / count**0.5 if self.official_scale else found
+
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        scalar = self.aggregate(x, tile)
         t = self.t(x)
         exact = torch.promote_types(t.dtype, torch.float32)
         per_channel = scalar.repeat_interleave(t.shape[1] // self.groups, dim=1)[:, :, None, None]
         y = (t.to(exact) * per_channel).to(t.dtype)
-        return self.norm(self.z(y)) + x
+        z = self.z(y)
+        return (group_normalised(self.norm, z, tile) if isinstance(self.norm, nn.GroupNorm) else z) + x
 
 
 class HalfResolution(nn.Module):
@@ -152,8 +164,9 @@ class HalfResolution(nn.Module):
         self.align_corners = align_corners
         self.out_channels = block.out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        return resize(self.block(self.down(x)), x.shape[-2:], self.align_corners)
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        half = None if tile is None else tile.through(self.down.conv)
+        return resize(self.block(self.down(x), half), x.shape[-2:], self.align_corners, half, tile)
 
     def attended(self, x: Tensor) -> Attended:
         """What an attending block attends to: positions and cells of the halved map. ValueError for other blocks."""

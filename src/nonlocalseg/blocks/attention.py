@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.sampling import Sampling
+from nonlocalseg.blocks.tiles import Maxima, Sums, Tile, total
 
 Normalisation = Literal["softmax", "rescale", "none"]
 
@@ -21,6 +22,8 @@ class Attention(nn.Module):
     `key=None` embeds the low map with the query's own convolution (official code, mmsegmentation); `value=None` takes
     the key for the value (Eq. 16). `sampling=None` attends to all positions. `normalisation` is f of Eq. 3: softmax,
     "rescale" (divide by the number of attended positions) or none. `scale` multiplies the logits first.
+
+    `gather` takes from the low map what attention needs of all its positions: a statistic that adds up over tiles.
     """
 
     def __init__(
@@ -39,20 +42,20 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out, self.sampling = query, key, value, out, sampling
         self.normalisation, self.scale = normalisation, scale
 
-    def weights_and_matrix(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    def weights_and_matrix(self, high: Tensor, low: Tensor, tile: Tile | None = None) -> tuple[Tensor, Tensor]:
         """Weights `[B, N, S]` over the anchors and the matrix M `[B, C_out, S]`, so that the context is M weights^T.
 
         W_o's bias is in M where the weights of a position sum to one, and left to the caller otherwise (`late_bias`).
         """
-        weights, values = self.weights_and_values(high, low)
+        weights, values = self.weights_and_values(high, low, tile)
         matrix = torch.einsum("oe,bes->bos", self.out.weight.flatten(1), values)
         if self.normalisation == "softmax" and self.out.bias is not None:
             matrix = matrix + self.out.bias[:, None]
         return weights, matrix
 
-    def weights_and_values(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights `[B, N, S]` and values `[B, E, S]` of the anchors."""
-        keys, values, query = self._keys_values(high, low)
+    def weights_and_values(self, high: Tensor, low: Tensor, tile: Tile | None = None) -> tuple[Tensor, Tensor]:
+        """Weights `[B, N, S]` and values `[B, E, S]` of the anchors; `tile` is that of the low map."""
+        keys, values, query = self._keys_values(high, low, tile=tile)
         return self._weights(high, query, keys), values
 
     def weights(self, high: Tensor, low: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -69,35 +72,63 @@ class Attention(nn.Module):
         """W_o's bias where it must be added after the weights: rows of "rescale" and "none" do not sum to one."""
         return None if self.normalisation == "softmax" else self.out.bias
 
-    def all_positions(self, high: Tensor, low: Tensor) -> Tensor:
-        """O^T `[B, E, H, W]` of Eq. 4 over all positions, without the N x N matrix."""
-        keys, values, query = self._keys_values(high, low)
-        query = self.query(high).flatten(2) if query is None else query
-        if self.normalisation == "softmax":
-            out = full_attention(query, keys, values, self.scale)
+    def all_positions(self, high: Tensor, low: Tensor, tile: Tile | None = None) -> Tensor:
+        """O^T `[B, E, H, W]` of Eq. 4 over all positions, without the N x N matrix. `tile` is that of the low map;
+        ValueError for a softmax in tiles."""
+        if self.normalisation != "softmax":
+            count = low.shape[2] * low.shape[3] if tile is None else tile.count
+            products = total(tile, lambda: self._products(low, tile)).parts[0]  # [B, E, E]
+            out = (products * (self.scale * self._rescaling(count))) @ self.query(high).flatten(2)
+        elif tile is not None:
+            raise ValueError("NB and FNB relate every position with every other by a softmax")
         else:
-            products = (values @ keys.transpose(1, 2)) * (self.scale * self._rescaling(keys.shape[2]))  # [B, E, E]
-            out = products @ query
+            keys, values, query = self._keys_values(high, low)
+            query = self.query(high).flatten(2) if query is None else query
+            out = full_attention(query, keys, values, self.scale)
         return out.unflatten(2, high.shape[-2:])
 
-    def _keys_values(self, high: Tensor, low: Tensor, values: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys `[B, E, S]`, values `[B, E', S]`, and the query map `[B, E, N]` where embedding the keys gave it too."""
-        embed_key = self.key if self.key is not None else self.query
-        sample_first = self.sampling is not None and self.sampling.linear
-        # What is sampled: the key's map unless its embedding commutes with sampling, and the low map for what commutes.
-        key_map = None if sample_first and embed_key.linear else embed_key(low)
-        query = key_map.flatten(2) if key_map is not None and self.key is None and high is low else None
+    def gather(
+        self, low: Tensor, embedded: Tensor | None = None, values: bool = True, tile: Tile | None = None
+    ) -> Sums | Maxima:
+        """Of the low map, or the core of its tile, what `sampling` takes: the key's map unless its embedding commutes with
+        sampling, and the low map for what commutes. `embedded` is the key's map where it is known already."""
+        key_map = embedded if embedded is not None or self._sampled_first_for_keys else self._embed_key(low)
         own_values = values and self.value is not None
+        sample_first = self.sampling is not None and self.sampling.linear
         value_map = low if self.value is None or not values or sample_first else self.value(low)
-        sampled = self._sample(key_map, value_map if own_values or key_map is None else None)
-        keys = _pointwise(embed_key, sampled[-1]) if key_map is None else sampled[0]
+        maps = [x for x in (key_map, value_map if own_values or key_map is None else None) if x is not None]
+        if self.sampling is None:
+            return Sums(*(x.flatten(2) for x in maps))
+        return self.sampling.gather(*maps, tile=tile)
+
+    def _products(self, low: Tensor, tile: Tile | None) -> Sums:
+        """values keys^T `[B, E', E]`: all that is needed of the positions where there is no softmax."""
+        low = low if tile is None else tile.own(low)
+        keys = self._embed_key(low).flatten(2)
+        values = keys if self.value is None else self.value(low).flatten(2)
+        return Sums(values @ keys.transpose(1, 2))
+
+    @property
+    def _embed_key(self) -> ConvNormAct:
+        return self.query if self.key is None else self.key
+
+    @property
+    def _sampled_first_for_keys(self) -> bool:
+        return self.sampling is not None and self.sampling.linear and self._embed_key.linear
+
+    def _keys_values(
+        self, high: Tensor, low: Tensor, values: bool = True, tile: Tile | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys `[B, E, S]`, values `[B, E', S]`, and the query map `[B, E, N]` where embedding the keys gives it too."""
+        both = self.key is None and high is low and not self._sampled_first_for_keys
+        embedded = self.query(low) if both else None
+        sampled = total(tile, lambda: self.gather(low, embedded, values, tile)).parts
+        query = None if embedded is None else embedded.flatten(2)
+        keys = _pointwise(self._embed_key, sampled[-1]) if self._sampled_first_for_keys else sampled[0]
         if self.value is None or not values:
             return keys, keys, query
+        sample_first = self.sampling is not None and self.sampling.linear
         return keys, _pointwise(self.value, sampled[-1]) if sample_first else sampled[-1], query
-
-    def _sample(self, *maps: Tensor | None) -> list[Tensor]:
-        present = [x for x in maps if x is not None]
-        return [x.flatten(2) for x in present] if self.sampling is None else self.sampling(*present)
 
     def _weights(self, high: Tensor, query: Tensor | None, keys: Tensor, positions: Tensor | None = None) -> Tensor:
         """f(scale * query^T keys) `[B, N, S]`, laid out like the high map so that no product copies it."""

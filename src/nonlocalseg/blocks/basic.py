@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.joining import join
+from nonlocalseg.blocks.tiles import Tile, resampled
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -73,10 +75,18 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.conv(x))
 
-    def over(self, *maps: Tensor, like: Tensor | None = None, align_corners: bool = False) -> Tensor:
-        """The same of the maps' concatenation, each resized as the first or as `like`; none of that ever exists (`join`)."""
-        height, width = (maps[0] if like is None else like).shape[-2:]
-        return self.finish(join(self.conv, maps, [x.shape[1] for x in maps], (height, width), align_corners))
+    def over(
+        self,
+        *maps: Tensor,
+        like: Tensor | None = None,
+        align_corners: bool = False,
+        tile: Tile | None = None,
+        sources: Sequence[Tile | None] = (),
+    ) -> Tensor:
+        """The same of the maps' concatenation, each resized as the first or as `like`; none of that ever exists (`join`).
+        `tile` is where the result lies, `sources` where the maps do."""
+        size, widths = (maps[0] if like is None else like).shape[-2:], [x.shape[1] for x in maps]
+        return self.finish(join(self.conv, maps, widths, (size[0], size[1]), align_corners, tile, sources))
 
 
 class Scale(nn.Module):
@@ -131,8 +141,17 @@ def to_channels_last(module: M) -> M:
     return module
 
 
-def resize(x: Tensor, size: tuple[int, int] | torch.Size, align_corners: bool) -> Tensor:
-    """Bilinear resize of `[B, C, H, W]` to `size` (height, width); the same tensor where it has that size."""
+def resize(
+    x: Tensor,
+    size: tuple[int, int] | torch.Size,
+    align_corners: bool,
+    source: Tile | None = None,
+    target: Tile | None = None,
+) -> Tensor:
+    """Bilinear resize of `[B, C, H, W]` to `size` (height, width); the same tensor where it has that size. For a tile of
+    the map `source` becomes the tile `target`."""
+    if target is not None:
+        return resampled(x, source, target, align_corners)
     if x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

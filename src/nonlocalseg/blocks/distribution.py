@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct, resize
 from nonlocalseg.blocks.neighbours import local_attention, local_attention_weights
+from nonlocalseg.blocks.tiles import Tile, averaged
 
 Downsample = Literal["depthwise", "bilinear", "average"]
 
@@ -62,9 +63,15 @@ class LDv1(nn.Module):
         self.align_corners = align_corners
         self.out_channels = channels
 
-    def mask(self, x: Tensor) -> Tensor:
+    @property
+    def reach(self) -> int:
+        """How many positions beyond what its convolutions say the mask depends on: cells of a smaller map."""
+        return 0 if self.downsample == "depthwise" else 2 * self.ratio
+
+    def mask(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         """M `[B, C, H, W]`, between 0 and 1 (Eq. 1)."""
         height, width = x.shape[-2:]
+        smaller = None if tile is None else self._smaller(tile)
         if self.downsample == "depthwise":
             if min(height, width) < self.smallest:
                 raise ValueError(
@@ -74,11 +81,24 @@ class LDv1(nn.Module):
             small = self.down(x)
         else:
             size = (-(-height // self.ratio), -(-width // self.ratio))
-            small = F.adaptive_avg_pool2d(x, size) if self.downsample == "average" else resize(x, size, False)
-        return resize(small, (height, width), self.align_corners).sigmoid()
+            if self.downsample == "bilinear":
+                small = resize(x, size, False, tile, smaller)
+            elif tile is not None and smaller is not None:
+                small = averaged(x, tile, smaller)
+            else:
+                small = F.adaptive_avg_pool2d(x, size)
+        return resize(small, (height, width), self.align_corners, smaller, tile).sigmoid()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (self.mask(x) + self.residuals)
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        return x * (self.mask(x, tile) + self.residuals)
+
+    def _smaller(self, tile: Tile) -> Tile:
+        if self.downsample != "depthwise":
+            return tile.shrunk(self.ratio)
+        for step in self.down:
+            assert isinstance(step, ConvNormAct)
+            tile = tile.through(step.conv)
+        return tile
 
 
 class LDv2(nn.Module):
@@ -119,6 +139,11 @@ class LDv2(nn.Module):
         self.kernel_size, self.dilation, self.scale = kernel_size, dilation, scale
         self.query_input, self.key_input = query_input, key_input
         self.out_channels = out_channels
+
+    @property
+    def reach(self) -> int:
+        """How many positions its neighbours lie away at most."""
+        return self.kernel_size // 2 * self.dilation
 
     def attention(self, x_g: Tensor, x_l: Tensor | None = None) -> Tensor:
         """Weights `[B, k * k, H, W]` over the neighbours, row by row, including those outside the map."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.tiles import Sums, Tile, total
 
 
 class Codes(nn.Module):
@@ -27,9 +28,15 @@ class Codes(nn.Module):
         distance = x.square().sum(1, keepdim=True) - 2 * codes @ x + codes.square().sum(1)[:, None]
         return (self.scale[:, None] * distance).softmax(1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor, tile: Tile | None = None) -> Sums:
+        """sum_i a_ik x_i `[B, K, C]` and sum_i a_ik `[B, K, 1]`, of the tile's core."""
+        x = x if tile is None else tile.own(x)
         weights = self.assignment(x)
-        return weights @ x.flatten(2).transpose(1, 2) - weights.sum(2, keepdim=True) * self.codewords
+        return Sums(weights @ x.flatten(2).transpose(1, 2), weights.sum(2, keepdim=True))
+
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        sums, weights = total(tile, lambda: self.gather(x, tile)).parts
+        return sums - weights * self.codewords
 
 
 class ContextEncoding(nn.Module):
@@ -45,12 +52,12 @@ class ContextEncoding(nn.Module):
         self.norm = nn.BatchNorm1d(count)
         self.gate = nn.Linear(channels, channels)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         """e: `[B, C]`."""
-        return self.norm(self.codes(self.project(x))).relu().mean(1)
+        return self.norm(self.codes(self.project(x), tile)).relu().mean(1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, tile: Tile | None = None) -> tuple[Tensor, Tensor]:
         """The gated map, and e."""
-        encoded = self.encode(x)
+        encoded = self.encode(x, tile)
         gates = self.gate(encoded).sigmoid()[:, :, None, None]
         return (x * (1 + gates)).relu(), encoded

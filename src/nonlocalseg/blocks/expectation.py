@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended
+from nonlocalseg.blocks.tiles import Sums, Tile, total
 from nonlocalseg.runtime import mean_over_processes
 
 
@@ -29,12 +30,26 @@ class ExpectationMaximisation(nn.Module):
         return f"{self.bases.shape[1]}, {self.bases.shape[2]} bases"
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        bases, assignment, _ = self._found(x)
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        bases = self.bases.to(x.dtype).expand(x.shape[0], -1, -1)
+        assignment = bases[:, :0]
+        for _ in range(self.iterations):
+            assignment = _assigned(x, bases)
+            sums, weights = total(tile, lambda now=(assignment, bases): self.gather(x, now, tile)).parts
+            bases = F.normalize(sums / weights.clamp(min=1e-12), dim=1)
         if self.training:
             mean = mean_over_processes(bases.mean(0, keepdim=True).to(self.bases))
             self.bases.lerp_(F.normalize(mean, dim=1), self.momentum)
         return (bases @ assignment.transpose(1, 2)).unflatten(2, x.shape[-2:])
+
+    def gather(self, x: Tensor, now: tuple[Tensor, Tensor], tile: Tile | None = None) -> Sums:
+        """sum_n z_nk x_n `[B, C, K]` and sum_n z_nk `[B, 1, K]` of the assignment and the bases as they are `now`; of the
+        tile's core."""
+        assignment, bases = now
+        if tile is not None:
+            x = tile.own(x)
+            assignment = _assigned(x, bases)
+        return Sums(x.flatten(2) @ assignment, assignment.sum(1, keepdim=True))
 
     def _found(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bases `[B, C, K]`, the assignment of positions to them `[B, N, K]`, and that divided by its sum over N."""
@@ -42,7 +57,7 @@ class ExpectationMaximisation(nn.Module):
         bases = self.bases.to(x.dtype).expand(x.shape[0], -1, -1)
         assignment = share = bases[:, :0]
         for _ in range(self.iterations):
-            assignment = (points.transpose(1, 2) @ bases).softmax(2)
+            assignment = _assigned(x, bases)
             share = F.normalize(assignment, p=1.0, dim=1)
             bases = F.normalize(points @ share, dim=1)
         return bases, assignment, share
@@ -56,3 +71,8 @@ class ExpectationMaximisation(nn.Module):
             return asked @ share.transpose(1, 2)
 
         return Attended.of_regions(weights, x, x, None)
+
+
+def _assigned(x: Tensor, bases: Tensor) -> Tensor:
+    """z `[B, N, K]`: how much of each position belongs to each base."""
+    return (x.flatten(2).transpose(1, 2) @ bases).softmax(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.attention import Attention
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.non_local import AttendingBlock, FusionNonLocal
+from nonlocalseg.blocks.tiles import Tile
 
 
 def fold_fusion(fusion: nn.Module, between: nn.Module) -> FoldedFusion | None:
@@ -71,15 +73,16 @@ class FoldedFusion(nn.Module):
             spread.append(conv)
         return cls(fusion.branches, direct, spread, between.act)
 
-    def forward(self, high: Tensor, *lows: Tensor) -> Tensor:
+    def forward(self, high: Tensor, *lows: Tensor, tiles: Sequence[Tile | None] = ()) -> Tensor:
         out = self.direct(high)
-        for branch, spread, low in zip(self.branches, self.spread, lows, strict=True):
+        places = tiles or [None] * len(lows)
+        for branch, spread, low, tile in zip(self.branches, self.spread, lows, places, strict=True):
             assert isinstance(branch, Attention)
             assert isinstance(spread, nn.Conv2d)
             if branch.sampling is None:
-                out = out + self._from_map(branch.all_positions(high, low), spread)
+                out = out + self._from_map(branch.all_positions(high, low, tile), spread)
             else:
-                out = out + self._from_anchors(*branch.weights_and_values(high, low), branch, spread, high)
+                out = out + self._from_anchors(*branch.weights_and_values(high, low, tile), branch, spread, high)
         return self.act(out)
 
     def attended(self, high: Tensor, *lows: Tensor) -> list[Attended]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended, positions_of
+from nonlocalseg.blocks.tiles import SoftSums, Tile, mean_of, total
 
 Fusion = Literal["channel_add", "channel_mul"]
 
@@ -39,14 +40,20 @@ class GlobalContext(nn.Module):
             return x.new_full((x.shape[0], count), 1 / count)
         return self.mask(x).flatten(1).softmax(1)
 
-    def context(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor, tile: Tile | None = None) -> SoftSums:
+        """The positions of the map, or of the tile's core, under the softmax of W_k x."""
+        assert self.mask is not None
+        x = x if tile is None else tile.own(x)
+        return SoftSums.over(self.mask(x).flatten(2), x.flatten(2))
+
+    def context(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         """`[B, C, 1, 1]`."""
         if self.mask is None:
-            return x.mean((2, 3), keepdim=True)
-        return (x.flatten(2) @ self.weights(x)[:, :, None])[..., None]
+            return mean_of(x, tile)
+        return total(tile, lambda: self.gather(x, tile)).mean.transpose(1, 2)[..., None]
 
-    def forward(self, x: Tensor) -> Tensor:
-        context = self.context(x)
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        context = self.context(x, tile)
         if self.multiply is not None:
             x = x * self.multiply(context).sigmoid()
         return x if self.add is None else x + self.add(context)

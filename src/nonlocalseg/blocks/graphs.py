@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.tiles import Sums, Tile, total
 
 
 class CoordinateGraph(nn.Module):
@@ -26,9 +27,14 @@ class CoordinateGraph(nn.Module):
         self.update = ConvNormAct(width, width, bias=False, act=False)
         self.out = ConvNormAct(width, channels, bias=True, act=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (part(x).flatten(2) for part in (self.query, self.key, self.value))
-        related = (query @ value.transpose(1, 2)).softmax(2)  # [B, C/2, C/2]
+    def gather(self, x: Tensor, tile: Tile | None = None) -> Sums:
+        """Q V^T `[B, C/2, C/2]`, of the tile's core."""
+        x = x if tile is None else tile.own(x)
+        return Sums(self.query(x).flatten(2) @ self.value(x).flatten(2).transpose(1, 2))
+
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        related = total(tile, lambda: self.gather(x, tile)).parts[0].softmax(2)
+        key = self.key(x).flatten(2)
         conv = self.update.conv
         states = conv.weight.flatten(1) @ related.transpose(1, 2) @ key
         states = states if conv.bias is None else states + conv.bias[:, None]
@@ -51,9 +57,16 @@ class FeatureGraph(nn.Module):
         self.update = ConvNormAct(states, states, act=False)
         self.out = ConvNormAct(states, channels, act=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = self.nodes(x).flatten(2)  # [B, nodes, N]
-        z = self.states(x).flatten(2) @ nodes.transpose(1, 2)  # [B, states, nodes]
+    def gather(self, x: Tensor, nodes: Tensor, tile: Tile | None = None) -> Sums:
+        """phi(X) theta(X)^T `[B, states, nodes]`, of the tile's core."""
+        if tile is not None:
+            x, nodes = tile.own(x), tile.own(nodes)
+        return Sums(self.states(x).flatten(2) @ nodes.flatten(2).transpose(1, 2))
+
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        nodes = self.nodes(x)
+        z = total(tile, lambda: self.gather(x, nodes, tile)).parts[0]
+        nodes = nodes.flatten(2)  # [B, nodes, N]
         z = z + self.adjacency(z.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
         z = self.update(z[..., None])[..., 0]
         conv = self.out.conv
@@ -81,6 +94,11 @@ class DualGraph(nn.Module):
         self.join = ConvNormAct(2 * channels, channels, act=False)
         self.align_corners = align_corners
 
-    def forward(self, x: Tensor) -> Tensor:
-        graph = resize(self.coordinates(self.down(x)), x.shape[-2:], self.align_corners)
-        return self.join.over(x * graph + x, self.features(x))
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        smaller = tile
+        for step in self.down:
+            assert isinstance(step, ConvNormAct)
+            smaller = None if smaller is None else smaller.through(step.conv)
+        graph = self.coordinates(self.down(x), smaller)
+        graph = resize(graph, x.shape[-2:], self.align_corners, smaller, tile)
+        return self.join.over(x * graph + x, self.features(x, tile))

@@ -8,6 +8,7 @@ exists; the results equal the literal equations (`reference.py`) to rounding, in
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.attention import Attention, Normalisation, mix
 from nonlocalseg.blocks.basic import BatchNorm2d, ConvNormAct, resize
 from nonlocalseg.blocks.sampling import Sampling
+from nonlocalseg.blocks.tiles import Tile
 
 Output = Literal["cat_conv", "cat", "residual"]
 
@@ -46,31 +48,33 @@ class AttendingBlock(nn.Module):
         self.context_norm = nn.Identity() if context_norm is None else context_norm
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
-    def _join(self, high: Tensor, lows: tuple[Tensor, ...]) -> Tensor:
+    def _join(self, high: Tensor, lows: tuple[Tensor, ...], tiles: Sequence[Tile | None]) -> Tensor:
         if self.fuse is None:
-            context = self.context_norm(self.context(high, *lows))
+            context = self.context_norm(self._contexts(high, lows, None, tiles))
             return context + high if self.output == "residual" else torch.cat([context, high], dim=1)
         weight = self.fuse.conv.weight
         split = weight.shape[1] - high.shape[1]
         joined = F.conv2d(high, weight[:, split:], self.fuse.conv.bias)
         # A folded block has W_o composed with its half already.
-        joined = joined + self._contexts(high, lows, weight[:, :split] if split else None)
+        joined = joined + self._contexts(high, lows, weight[:, :split] if split else None, tiles)
         return self.dropout(self.fuse.finish(joined))
 
     def context(self, high: Tensor, *lows: Tensor) -> Tensor:
         """The summed contexts W_o O `[B, C_out, H, W]`, before they are joined to the high map (the measure of Table 1)."""
-        return self._contexts(high, lows, None)
+        return self._contexts(high, lows, None, [None] * len(lows))
 
-    def _contexts(self, high: Tensor, lows: tuple[Tensor, ...], project: Tensor | None) -> Tensor:
+    def _contexts(
+        self, high: Tensor, lows: tuple[Tensor, ...], project: Tensor | None, tiles: Sequence[Tile | None]
+    ) -> Tensor:
         """The sum over branches of W_o O, or of `project` W_o O without ever forming W_o O."""
         total: Tensor | None = None
-        for branch, low in zip(self._attentions(), lows, strict=True):
+        for branch, low, tile in zip(self._attentions(), lows, tiles, strict=True):
             if branch.sampling is None:
                 weight, late = branch.out.weight, branch.out.bias
                 weight = weight if project is None else (project.flatten(1) @ weight.flatten(1))[:, :, None, None]
-                part = F.conv2d(branch.all_positions(high, low), weight)
+                part = F.conv2d(branch.all_positions(high, low, tile), weight)
             else:
-                weights, matrix = branch.weights_and_matrix(high, low)
+                weights, matrix = branch.weights_and_matrix(high, low, tile)
                 matrix = matrix if project is None else torch.einsum("fo,bos->bfs", project.flatten(1), matrix)
                 part, late = mix(weights, matrix).unflatten(2, high.shape[-2:]), branch.late_bias
             if late is not None:
@@ -130,8 +134,8 @@ class NonLocal(AttendingBlock):
         super().__init__([attention], fuse, output, dropout, norm)
         self.out_channels = {"cat": out_channels + in_channels, "residual": in_channels}.get(output, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._join(x, (x,))
+    def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
+        return self._join(x, (x,), (tile,))
 
     def attended(self, x: Tensor) -> Attended:
         """Weights over the anchors (over all positions in NB), with their geometry."""
@@ -148,8 +152,9 @@ class APNB(NonLocal):
 class FusionNonLocal(AttendingBlock):
     """FNB (Eq. 14-17): a high map attends to one or more low maps; with `sampling` AFNB. The contexts are summed.
 
-    `forward(high [B, C_h, H, W], *lows [B, C_l, H', W']) -> [B, C', H, W]`; sizes may differ. `share_value` takes the
-    key for the value (Eq. 16); the other options are `NonLocal`'s. No implementation has an activation here.
+    `forward(high [B, C_h, H, W], *lows [B, C_l, H', W']) -> [B, C', H, W]`; sizes may differ; `tiles` are those of the
+    low maps. `share_value` takes the key for the value (Eq. 16); the other options are `NonLocal`'s. No implementation
+    has an activation here.
     """
 
     def __init__(
@@ -189,8 +194,8 @@ class FusionNonLocal(AttendingBlock):
         )
         self.out_channels = {"cat": out_channels + high_channels, "residual": high_channels}.get(output, out_channels)
 
-    def forward(self, high: Tensor, *lows: Tensor) -> Tensor:
-        return self._join(high, lows)
+    def forward(self, high: Tensor, *lows: Tensor, tiles: Sequence[Tile | None] = ()) -> Tensor:
+        return self._join(high, lows, tiles or [None] * len(lows))
 
     def attended(self, high: Tensor, *lows: Tensor) -> list[Attended]:
         """For each low map the weights over its anchors, with their geometry."""
@@ -220,9 +225,12 @@ class CommonFusion(nn.Module):
         self.align_corners = align_corners
         self.out_channels = high_channels
 
-    def forward(self, high: Tensor, *lows: Tensor) -> Tensor:
-        for project, low in zip(self.projections, lows, strict=True):
-            high = high + resize(project(low), high.shape[-2:], self.align_corners)
+    def forward(
+        self, high: Tensor, *lows: Tensor, tiles: Sequence[Tile | None] = (), tile: Tile | None = None
+    ) -> Tensor:
+        """`tiles` are those of the low maps, `tile` that of the high one."""
+        for project, low, source in zip(self.projections, lows, tiles or [None] * len(lows), strict=True):
+            high = high + resize(project(low), high.shape[-2:], self.align_corners, source, tile)
         return high
 
 

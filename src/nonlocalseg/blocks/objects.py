@@ -7,16 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.tiles import SoftSums, Tile, total
 
 
-def represent(x: Tensor, scores: Tensor) -> Tensor:
+def represent(x: Tensor, scores: Tensor, tile: Tile | None = None) -> Tensor:
     """The regions' representations f_k of Eq. 3: `[B, C, H, W]`, coarse scores `[B, K, H, W] -> [B, C, K]`.
 
     The scores of a class, by softmax over all positions, weight the positions' features.
     """
+    return total(tile, lambda: gather(x, scores, tile)).mean.transpose(1, 2)
+
+
+def gather(x: Tensor, scores: Tensor, tile: Tile | None = None) -> SoftSums:
+    """The features under each class's softmax over positions, of the map or the tile's core; the tiles of both agree."""
+    x, scores = (x, scores) if tile is None else (tile.own(x), tile.own(scores))
     exact = torch.promote_types(scores.dtype, torch.float32)
-    regions = scores.flatten(2).to(exact).softmax(2).to(x.dtype)
-    return x.flatten(2) @ regions.transpose(1, 2)
+    return SoftSums.over(scores.flatten(2).to(exact), x.flatten(2))
 
 
 class ObjectAttention(nn.Module):

@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nonlocalseg.blocks.tiles import Maxima, Sums, Tile, total
+
 
 class Sampling(nn.Module):
     """Samples anchors from feature maps. `sizes` n, ... give sum(n * n) anchors, each size row by row, in the order given.
 
     `forward(*maps)` samples every `[B, C, H, W]` of `maps` at the same positions and returns a list of `[B, C, S]`.
-    `linear` says that each anchor is an average of positions, so that sampling commutes with a 1x1 convolution.
+    `gather` takes the same of a tile, as a statistic that adds up; the anchors are its total. `linear` says that each
+    anchor is an average of positions, so that sampling commutes with a 1x1 convolution.
     """
 
     linear = True
@@ -21,6 +24,13 @@ class Sampling(nn.Module):
         if not sizes or any(size < 1 for size in sizes):
             raise ValueError(f"anchor_sizes must be positive integers, e.g. (1, 3, 6, 8), not {sizes}")
         self.sizes = tuple(int(size) for size in sizes)
+
+    def gather(self, *maps: Tensor, tile: Tile | None = None) -> Sums | Maxima:
+        """What the map, or the core of its tile, contributes to the anchors of each of `maps`."""
+        raise NotImplementedError
+
+    def forward(self, *maps: Tensor, tile: Tile | None = None) -> list[Tensor]:
+        return list(total(tile, lambda: self.gather(*maps, tile=tile)).parts)
 
     @property
     def anchors(self) -> int:
@@ -58,6 +68,14 @@ def averaging_matrix(sizes: tuple[int, ...], length: int, like: Tensor) -> Tenso
     return inside.to(like.dtype) / (end - start).to(like.dtype)
 
 
+def _averaging(sizes: tuple[int, ...], side: int, axis: int, like: Tensor, tile: Tile | None) -> Tensor:
+    """The columns of the averaging matrix that belong to a tile's own rows (axis 0) or columns (axis 1)."""
+    if tile is None:
+        return averaging_matrix(sizes, side, like)
+    (start, end), (first, last) = tile.region[axis], tile.core[axis]
+    return averaging_matrix(sizes, end - start, like)[:, first - start : last - start]
+
+
 class AverageSampling(Sampling):
     """Adaptive average pooling to every size in one pass over the map.
 
@@ -66,13 +84,16 @@ class AverageSampling(Sampling):
     exports with dynamic height and width.
     """
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:
-        return [self._sample(x) for x in maps]
+    def gather(self, *maps: Tensor, tile: Tile | None = None) -> Sums:
+        return Sums(*(self._sample(x, tile) for x in maps))
 
-    def _sample(self, x: Tensor) -> Tensor:
+    def _sample(self, x: Tensor, tile: Tile | None) -> Tensor:
+        x = x if tile is None else tile.own(x)
         batch, channels, height, width = x.shape
-        over_height = averaging_matrix(self.sizes, height, x).split(self.sizes)
-        over_width = averaging_matrix(self.sizes, width, x)
+        over_height, over_width = (
+            _averaging(self.sizes, side, axis, x, tile) for axis, side in ((0, height), (1, width))
+        )
+        over_height = over_height.split(self.sizes)
         if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
             rows = over_width @ x.permute(0, 2, 3, 1)  # [B, H, W, C] -> [B, H, bins, C]
             rows = rows.split(self.sizes, dim=2)
@@ -89,8 +110,25 @@ class MaxSampling(Sampling):
 
     linear = False
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:
-        return [torch.cat([F.adaptive_max_pool2d(x, size).flatten(2) for size in self.sizes], dim=2) for x in maps]
+    def gather(self, *maps: Tensor, tile: Tile | None = None) -> Maxima:
+        if tile is not None:
+            return Maxima(*(self._of_tile(x, tile) for x in maps))
+        sampled = [[F.adaptive_max_pool2d(x, size).flatten(2) for size in self.sizes] for x in maps]
+        return Maxima(*(torch.cat(parts, dim=2) for parts in sampled))
+
+    def _of_tile(self, x: Tensor, tile: Tile) -> Tensor:
+        """The largest of the tile's own cells in each bin; minus infinity where it has none."""
+        (top, _), (left, _) = (
+            (core[0] - region[0], core[1] - region[0]) for core, region in zip(tile.core, tile.region, strict=True)
+        )
+        x = tile.own(x)
+        found = x.new_full((*x.shape[:2], self.anchors), float("-inf"))
+        rows, columns = (end - start for start, end in tile.region)
+        for anchor, (high, low_left, low, right) in enumerate(self.cells(rows, columns).tolist()):
+            part = x[..., max(high - top, 0) : max(low - top, 0), max(low_left - left, 0) : max(right - left, 0)]
+            if part.numel():
+                found[..., anchor] = part.amax((2, 3))
+        return found
 
 
 class RandomSampling(Sampling):
@@ -100,12 +138,27 @@ class RandomSampling(Sampling):
     `choice`). Evaluation uses one fixed draw per map size, so that it is repeatable.
     """
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:
+    def gather(self, *maps: Tensor, tile: Tile | None = None) -> Sums:
         height, width = maps[0].shape[-2:]
         if any(x.shape[-2:] != maps[0].shape[-2:] for x in maps):
             raise ValueError("random sampling shares one draw: all maps of a call must have the same height and width")
+        if tile is not None:
+            return Sums(*(self._of_tile(x, tile) for x in maps))
         positions = self.positions(height, width, maps[0].device)
-        return [x.flatten(2).index_select(2, positions) for x in maps]
+        return Sums(*(x.flatten(2).index_select(2, positions) for x in maps))
+
+    def _of_tile(self, x: Tensor, tile: Tile) -> Tensor:
+        """The positions of the draw that are the tile's own; zeros for the others."""
+        (top, bottom), (left, right) = tile.region
+        drawn = self.positions(bottom - top, right - left, x.device)
+        rows = drawn // (right - left) + top - tile.core[0][0]
+        columns = drawn % (right - left) + left - tile.core[1][0]
+        x = tile.own(x)
+        inside = (rows >= 0) & (rows < x.shape[2]) & (columns >= 0) & (columns < x.shape[3])
+        if not x.shape[2] * x.shape[3]:
+            return x.new_zeros(*x.shape[:2], len(drawn))
+        flat = torch.where(inside, rows * x.shape[3] + columns, 0)
+        return x.flatten(2).index_select(2, flat) * inside
 
     def positions(self, height: int, width: int, device: torch.device | None = None) -> Tensor:
         """Flat positions int64 `[S]`: a fresh draw in training, the fixed one in evaluation."""

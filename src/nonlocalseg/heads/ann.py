@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.folding import FoldedFusion, fold_fusion
 from nonlocalseg.blocks.non_local import CommonFusion, FusionNonLocal, NonLocal
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.attending import (
     AttentionOptions,
     JoinOptions,
@@ -122,17 +123,22 @@ class ANNHead(Head[FusionOptions]):
         dropouts = (options.fusion_dropout, options.classifier_dropout)
         return cls(fusion, classifier, options.fuse, between, context, *dropouts)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         fusion, high, lows = self.fusion, features[5], [features[stage] for stage in self.fuse]
         if not isinstance(fusion, CommonFusion):
             for place, stage in enumerate(self.fuse):
                 title = f"the fusion of stage {stage}"
                 watch.attention(f"fusion{stage}", title, lambda at=place: fusion.attended(high, *lows)[at])
-        x = self.between(self.fusion_dropout(fusion(high, *lows)))
+        places = [tiles.get(stage) for stage in self.fuse]
+        if isinstance(fusion, CommonFusion):
+            x = fusion(high, *lows, tiles=places, tile=tiles.get(5))
+        else:
+            x = fusion(high, *lows, tiles=places)
+        x = self.between(self.fusion_dropout(x))
         if self.context is not None:
             block, seen = self.context, x
             watch.attention("context", "the context block", lambda: block.attended(seen))
-            x = block(x)
+            x = block(x, tiles.get(5))
         return self.classifier(self.dropout(x))
 
     def fold(self) -> None:

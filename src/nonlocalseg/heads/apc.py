@@ -12,6 +12,7 @@ from nonlocalseg.blocks.adaptive import AdaptiveContext
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.joining import join
 from nonlocalseg.blocks.sampling import AverageSampling
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -47,13 +48,14 @@ class APCHead(Head[APCOptions]):
     def build(cls, options: APCOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = features[5]
         for context in self.contexts:
             assert isinstance(context, AdaptiveContext)
             title = f"the adaptive context of {context.size} x {context.size} cells"
             watch.attention(f"cells{context.size}", title, lambda context=context: context.attended(x))
-        cells = self.pool(x)[0].split([size * size for size in self.pool.sizes], dim=2)
-        contexts = (context(x, cell) for context, cell in zip(self.contexts, cells, strict=True))
+        tile = tiles.get(5)
+        cells = self.pool(x, tile=tile)[0].split([size * size for size in self.pool.sizes], dim=2)
+        contexts = (context(x, cell, tile) for context, cell in zip(self.contexts, cells, strict=True))
         joined = join(self.bottleneck.conv, chain([x], contexts), self.widths, (x.shape[2], x.shape[3]))
         return self.classifier(self.dropout(self.bottleneck.finish(joined)))

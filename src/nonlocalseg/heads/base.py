@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended
+from nonlocalseg.blocks.tiles import WHOLE, Tile, Tiles
 from nonlocalseg.values import value
 
 Features = Mapping[int, Tensor]
@@ -69,11 +70,19 @@ class Head(nn.Module, Generic[Options]):
         """The head for stages of these `channels`. Raises ValueError for what cannot be built."""
         raise NotImplementedError
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
+        """`tiles` say where the features lie in their whole maps, where they are tiles of them. A head whose blocks cannot
+        be seen in tiles raises ValueError with the reason (`whole_only`)."""
         raise NotImplementedError
 
     def fold(self) -> None:
         """Turn what the head alone knows how to fold into its folded form; norms and W_o are folded before."""
+
+
+def whole_only(tiles: Tiles | Tile | None, reason: str) -> None:
+    """Raise ValueError with the reason where a head is given tiles."""
+    if tiles:
+        raise ValueError(reason)
 
 
 def channels_of(channels: Mapping[int, int], stage: int, option: str) -> int:

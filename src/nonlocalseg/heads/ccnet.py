@@ -8,7 +8,8 @@ from typing import Self
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.criss_cross import CrissCross
-from nonlocalseg.heads.base import Watch
+from nonlocalseg.blocks.tiles import Tile
+from nonlocalseg.heads.base import Watch, whole_only
 from nonlocalseg.heads.fcn import FCNHead, FCNOptions, FramedOptions
 from nonlocalseg.values import Count, value
 
@@ -40,7 +41,8 @@ class CCHead(FCNHead):
         assert isinstance(options, CCOptions)
         return CrissCross(channels, max(1, channels // options.key_reduction))
 
-    def in_context(self, x: Tensor, watch: Watch) -> Tensor:
+    def in_context(self, x: Tensor, watch: Watch, tile: Tile | None = None) -> Tensor:
+        whole_only(tile, "every position attends by a softmax to all of its row and column")
         block = self.context
         assert isinstance(block, CrissCross)
         for number in range(1, self.recurrence + 1):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.dual_attention import ChannelAttention, PositionAttention
-from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, whole_only
 from nonlocalseg.values import Count, NotNegative, value
 
 
@@ -53,7 +54,8 @@ class DAHead(Head[DAOptions]):
     def build(cls, options: DAOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
+        whole_only(tiles, "attention over positions relates every position with every other by a softmax")
         x = self.position_in(features[5])
         watch.attention("position", "position attention", lambda seen=x: self.position.attended(seen))
         position = self.position_out(self.position(x))

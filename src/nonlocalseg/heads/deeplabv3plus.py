@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.aggregation import ASPP
 from nonlocalseg.blocks.basic import ConvNormAct, SeparableConv, resize
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, channels_of
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -66,7 +67,8 @@ class DeepLabV3PlusHead(Head[DeepLabV3PlusOptions]):
             o.align_corners,
         )
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         low = self.low(features[self.low_stage])
-        high = resize(self.aspp(features[5]), low.shape[-2:], self.align_corners)
+        coarse, fine = tiles.get(5), tiles.get(self.low_stage)
+        high = resize(self.aspp(features[5], coarse), low.shape[-2:], self.align_corners, coarse, fine)
         return self.classifier(self.dropout(self.decoder(torch.cat([high, low], dim=1))))

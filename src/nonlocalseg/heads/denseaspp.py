@@ -8,6 +8,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.dense import DenseASPP
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -41,5 +42,5 @@ class DenseASPPHead(Head[DenseASPPOptions]):
         block = DenseASPP(channels[5], o.channels, o.width, o.dense_rates, o.layer_dropout)
         return cls(block, nn.Conv2d(block.out_channels, num_classes, 1), o.dropout)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         return self.classifier(self.dropout(self.block(features[5])))

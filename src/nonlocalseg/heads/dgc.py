@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.graphs import DualGraph
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, value
 
@@ -45,6 +46,6 @@ class DGCHead(Head[DGCOptions]):
     def build(cls, options: DGCOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = features[5]
-        return self.classifier(self.combine.over(x, self.refine(self.graphs(self.reduce(x)))))
+        return self.classifier(self.combine.over(x, self.refine(self.graphs(self.reduce(x), tiles.get(5)))))

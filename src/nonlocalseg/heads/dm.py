@@ -12,6 +12,7 @@ from nonlocalseg.blocks.adaptive import DynamicFilter
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.joining import join
 from nonlocalseg.blocks.sampling import AverageSampling
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -47,9 +48,9 @@ class DMHead(Head[DMOptions]):
     def build(cls, options: DMOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x, sizes = features[5], self.pool.sizes
-        cells = self.pool(x)[0].split([size * size for size in sizes], dim=2)
+        cells = self.pool(x, tile=tiles.get(5))[0].split([size * size for size in sizes], dim=2)
         parts = zip(self.filters, cells, sizes, strict=True)
         filtered = (dynamic(x, cell.unflatten(2, (size, size))) for dynamic, cell, size in parts)
         joined = join(self.bottleneck.conv, chain([x], filtered), self.widths, (x.shape[2], x.shape[3]))

@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.disentangled import DisentangledNonLocal
-from nonlocalseg.heads.base import Watch
+from nonlocalseg.blocks.tiles import Tile
+from nonlocalseg.heads.base import Watch, whole_only
 from nonlocalseg.heads.fcn import FCNHead, FCNOptions, FramedOptions
 from nonlocalseg.values import Count, Positive, value
 
@@ -39,7 +40,8 @@ class DNLHead(FCNHead):
             channels, options.key_channels, options.normalisation, options.scaled, options.temperature
         )
 
-    def in_context(self, x: Tensor, watch: Watch) -> Tensor:
+    def in_context(self, x: Tensor, watch: Watch, tile: Tile | None = None) -> Tensor:
+        whole_only(tile, "pairs of all positions are related by a softmax")
         block = self.context
         assert isinstance(block, DisentangledNonLocal)
         watch.attention("context", "the pairwise term of the block", lambda: block.attended(x))

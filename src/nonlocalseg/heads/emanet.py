@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.expectation import ExpectationMaximisation
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -56,11 +57,11 @@ class EMAHead(Head[EMAOptions]):
     def build(cls, options: EMAOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = self.reduce(features[5])
         entered = self.enter(x)
         watch.attention("bases", "the positions that it is rebuilt from", lambda: self.attention.attended(entered))
-        out = self.refine((x + self.leave(self.attention(entered).relu())).relu())
+        out = self.refine((x + self.leave(self.attention(entered, tiles.get(5)).relu())).relu())
         if self.combine is not None:
             out = self.combine.over(features[5], out)
         return self.classifier(self.dropout(out))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.encoding import ContextEncoding
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, channels_of
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -55,12 +56,13 @@ class EncHead(Head[EncOptions]):
     def build(cls, options: EncOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels, num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = self.reduce(features[5])
         if self.fusion is not None:
             lows = [conv(features[stage]) for conv, stage in zip(self.laterals, self.lateral, strict=True)]
-            x = self.fusion.over(x, *lows, align_corners=self.align_corners)
-        x, encoded = self.encoding(x)
+            places = [tiles.get(stage) for stage in (5, *self.lateral)]
+            x = self.fusion.over(x, *lows, align_corners=self.align_corners, tile=places[0], sources=places)
+        x, encoded = self.encoding(x, tiles.get(5))
         presence = self.presence
         if presence is not None:
             watch.further("presence", lambda: presence(encoded))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.non_local import NonLocal
+from nonlocalseg.blocks.tiles import WHOLE, Tile, Tiles
 from nonlocalseg.heads.attending import (
     AttentionOptions,
     JoinOptions,
@@ -115,11 +116,11 @@ class FCNHead(Head[FCNOptions]):
         classifier = nn.Conv2d(width if combine is not None else out, num_classes, 1)
         return cls(convs, classifier, block, combine, options.dropout)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = out = features[self.stages[0]]
         for conv in self.convs[:1]:
             out = conv(out)
-        out = self.in_context(out, watch)
+        out = self.in_context(out, watch, tiles.get(self.stages[0]))
         for conv in self.convs[1:]:
             out = conv(out)
         if self.combine is not None:
@@ -131,12 +132,12 @@ class FCNHead(Head[FCNOptions]):
         """The block behind the first convolution; all but `NonLocal` keep the number of channels."""
         return _context(options, channels)
 
-    def in_context(self, x: Tensor, watch: Watch) -> Tensor:
+    def in_context(self, x: Tensor, watch: Watch, tile: Tile | None = None) -> Tensor:
         """The block's result, after `watch` was told what it attends to."""
         block = self.context
         if isinstance(block, NonLocal):
             watch.attention("context", "the context block", lambda: block.attended(x))
-        return x if block is None else block(x)
+        return x if block is None else block(x, tile)
 
 
 def _idle_convs(options: FCNOptions, around: bool) -> set[str]:

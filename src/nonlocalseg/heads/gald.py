@@ -12,6 +12,7 @@ from nonlocalseg.blocks.aggregation import ASPP, CGNL, PSP, HalfResolution
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.distribution import Downsample, LDv1, LDv2
 from nonlocalseg.blocks.non_local import NonLocal
+from nonlocalseg.blocks.tiles import WHOLE, Tile, Tiles
 from nonlocalseg.heads.attending import AttentionOptions, SamplingOptions, SharedKeyOptions, non_local
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
@@ -163,24 +164,24 @@ class GALDHead(Head[GALDOptions]):
             _stage_heads(o, width if framed else stage, num_classes) if o.stage_heads else None,
         )
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x = features[5]
         local = None if self.local is None else self.local(x)
-        out = self.refine(self._arranged(self.reduce(x), local, watch))
+        out = self.refine(self._arranged(self.reduce(x), local, watch, tiles.get(5)))
         if self.concat_input:
             out = torch.cat([x if local is None else local, out], dim=1)
         return self.classifier(self.dropout(self.combine(out)))
 
-    def _arranged(self, x: Tensor, local: Tensor | None, watch: Watch) -> Tensor:
+    def _arranged(self, x: Tensor, local: Tensor | None, watch: Watch, tile: Tile | None) -> Tensor:
         self._judge("fcn", x, watch)
         if self.arrangement == "gald":
-            x = self._judge("ga", self._aggregated(x, watch), watch)
-            return self._judge("gald", self._distributed(x, local, watch), watch)
+            x = self._judge("ga", self._aggregated(x, watch, tile), watch)
+            return self._judge("gald", self._distributed(x, local, watch, tile), watch)
         if self.arrangement == "ldga":
-            x = self._judge("ld", self._distributed(x, local, watch), watch)
-            return self._judge("ldga", self._aggregated(x, watch), watch)
-        aggregated = self._judge("ga", self._aggregated(x, watch), watch)
-        return torch.cat([aggregated, self._judge("ld", self._distributed(x, local, watch), watch)], dim=1)
+            x = self._judge("ld", self._distributed(x, local, watch, tile), watch)
+            return self._judge("ldga", self._aggregated(x, watch, tile), watch)
+        aggregated = self._judge("ga", self._aggregated(x, watch, tile), watch)
+        return torch.cat([aggregated, self._judge("ld", self._distributed(x, local, watch, tile), watch)], dim=1)
 
     def _judge(self, stage: str, x: Tensor, watch: Watch) -> Tensor:
         """`x`, after `watch` was told what the stage's own classifier says of it."""
@@ -188,7 +189,7 @@ class GALDHead(Head[GALDOptions]):
             watch.scores(stage, lambda: self.stage_heads[stage](x.detach()))
         return x
 
-    def _aggregated(self, x: Tensor, watch: Watch) -> Tensor:
+    def _aggregated(self, x: Tensor, watch: Watch, tile: Tile | None) -> Tensor:
         block = self.aggregate
         if block is None:
             return x
@@ -196,9 +197,9 @@ class GALDHead(Head[GALDOptions]):
         if isinstance(attending, NonLocal):
             whole: HalfResolution | NonLocal = block if isinstance(block, HalfResolution) else attending
             watch.attention("aggregate", "global aggregation", lambda: whole.attended(x))
-        return block(x)
+        return block(x, tile)
 
-    def _distributed(self, x: Tensor, local: Tensor | None, watch: Watch) -> Tensor:
+    def _distributed(self, x: Tensor, local: Tensor | None, watch: Watch, tile: Tile | None) -> Tensor:
         block = self.distribute
         if block is None:
             return x
@@ -206,7 +207,7 @@ class GALDHead(Head[GALDOptions]):
             watch.attention("distribute", "local distribution (LDv2)", lambda: block.attended(x, local))
             return block(x, local)
         watch.mask("mask", "the mask of LDv1", lambda: block.mask(x))
-        return block(x)
+        return block(x, tile)
 
 
 def _stage_heads(o: GALDOptions, first: int, num_classes: int) -> dict[str, nn.Conv2d]:

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.global_context import Fusion, GlobalContext
+from nonlocalseg.blocks.tiles import Tile
 from nonlocalseg.heads.base import Watch
 from nonlocalseg.heads.fcn import FCNHead, FCNOptions, FramedOptions
 from nonlocalseg.values import Positive, value
@@ -37,8 +38,8 @@ class GCHead(FCNHead):
         hidden = max(1, int(channels * options.ratio))
         return GlobalContext(channels, hidden, options.pooling_type, options.fusion_types)
 
-    def in_context(self, x: Tensor, watch: Watch) -> Tensor:
+    def in_context(self, x: Tensor, watch: Watch, tile: Tile | None = None) -> Tensor:
         block = self.context
         assert isinstance(block, GlobalContext)
         watch.attention("context", "the global context, the same for every pixel", lambda: block.attended(x))
-        return block(x)
+        return block(x, tile)

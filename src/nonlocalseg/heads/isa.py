@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.interlaced import InterlacedAttention
-from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, whole_only
 from nonlocalseg.values import Count, NotNegative, Size, value
 
 
@@ -43,7 +44,8 @@ class ISAHead(Head[ISAOptions]):
     def build(cls, options: ISAOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
+        whole_only(tiles, "each position attends by a softmax to those at the same place of every window")
         x = self.reduce(features[5])
         watch.attention("far", "one position of every window", lambda: self.attention.attended(x)[0])
         watch.attention("near", "its own window, after that", lambda: self.attention.attended(x)[1])

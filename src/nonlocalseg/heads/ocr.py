@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.objects import ObjectAttention, represent
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.heads.fcn import FCNHead
 from nonlocalseg.values import Count, NotNegative, value
@@ -58,9 +59,9 @@ class OCRHead(Head[OCROptions]):
     def build(cls, options: OCROptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels, num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
         x, scores = self.reduce(features[5]), self.coarse(features)
-        regions = represent(x, scores)
+        regions = represent(x, scores, tiles.get(5))
         watch.further("coarse", lambda: scores)
         watch.mask("objects", "what each pixel takes from each class", lambda: self.attention.weights(x, regions))
         return self.classifier(self.dropout(self.join.over(self.attention(x, regions), x)))

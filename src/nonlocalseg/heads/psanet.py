@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct, resize
 from nonlocalseg.blocks.pointwise_spatial import Direction, PointwiseSpatial
-from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
+from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, whole_only
 from nonlocalseg.values import Count, NotNegative, Positive, Size, value
 
 TITLES: dict[Direction, str] = {"collect": "what is collected", "distribute": "what is distributed to the pixel"}
@@ -68,7 +69,8 @@ class PSAHead(Head[PSAOptions]):
     def build(cls, options: PSAOptions, channels: Mapping[int, int], num_classes: int) -> Self:
         return cls(options, channels[5], num_classes)
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
+        whole_only(tiles, "every position has a mask of its own over all the others")
         x = features[5]
         size, align_corners = self._smaller(x)
         found = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.aggregation import PSP
 from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, channels_of
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -73,11 +74,15 @@ class UPerNetHead(Head[UPerNetOptions]):
             o.align_corners,
         )
 
-    def forward(self, features: Features, watch: Watch = SILENT) -> Tensor:
-        top = self.psp(features[5])
-        sums = [top]  # from the top down
+    def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
+        top = self.psp(features[5], tiles.get(5))
+        sums, places = [top], [tiles.get(5)]  # from the top down
         for stage, lateral in zip(self.lateral_stages[::-1], list(self.laterals)[::-1], strict=True):
             low = lateral(features[stage])
-            sums.append(low + resize(sums[-1], low.shape[-2:], self.align_corners))
+            here = tiles.get(stage)
+            sums.append(low + resize(sums[-1], low.shape[-2:], self.align_corners, places[-1], here))
+            places.append(here)
         levels = [*(output(x) for output, x in zip(self.outputs, sums[:0:-1], strict=True)), top]
-        return self.classifier(self.dropout(self.fuse.over(*levels, align_corners=self.align_corners)))
+        places = places[::-1]  # as the levels, from the first up
+        fused = self.fuse.over(*levels, align_corners=self.align_corners, tile=places[0], sources=places)
+        return self.classifier(self.dropout(fused))

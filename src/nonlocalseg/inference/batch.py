@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from nonlocalseg.inference import predictor
-from nonlocalseg.inference.borrowed import fingerprint
-from nonlocalseg.inference.engine import Model
+from nonlocalseg.inference.borrowed import Model, fingerprint
 from nonlocalseg.inference.predictor import KINDS
 from nonlocalseg.inference.sources import Listed
 from nonlocalseg.values import plain

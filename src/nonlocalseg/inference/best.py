@@ -10,17 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nonlocalseg.inference.resizing import Placement
-
 STRIP_ROWS = 256  # rows of a full-size array treated at once where a copy of all of it would be too much
 AT_ONCE = 4  # classes that are resized together
 FEW = 2**24  # scores at the image's size, up to which no array is saved
 ROUNDING = 1e-4  # of the largest score: far more than float32 loses in a resize
+
+
+class Place(Protocol):
+    """How scores on a grid come to the image's size, or a window of it (`Placement`, `TilePlacement`)."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def reach(self) -> int | None: ...
+
+    def __call__(self, scores: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Layer:
     what is averaged is their softmax at the image's size."""
 
     scores: Tensor
-    place: Placement
+    place: Place
     share: float = 1.0
     softmax: bool = False
 

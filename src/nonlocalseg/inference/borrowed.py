@@ -8,19 +8,28 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nonlocalseg.values import changed, names_of
 from nonlocalseg.view import WHOLE, View, find_view
 
 Borrowed = TypeVar("Borrowed")
 
-OF_WINDOWS = ("crop", "stride", "small")
+Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
+
+OF_WINDOWS = ("crop", "stride", "small", "regional")
 """Fields of a view that mean nothing where images are seen whole."""
+
+
+@runtime_checkable
+class Coarse(Protocol):
+    """A model that tells its scores on its own grid, and the size that they stand for, as `Segmenter` does."""
+
+    def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]: ...
 
 
 def evaluated(model: Borrowed) -> Borrowed:

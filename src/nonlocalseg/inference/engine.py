@@ -8,28 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nonlocalseg.inference.best import STRIP_ROWS, Layer, best_class, best_of_layers, in_turn, probability_of_best
+from nonlocalseg.inference.borrowed import Coarse, Model
 from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
+from nonlocalseg.inference.tiled import TiledBatch, in_tiles
 from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
 
-Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
-
 SMALLEST = 16  # pixels to a side that a Segmenter sees; what is smaller at a scale below 1 is padded
 ROLLING = 2**28  # bytes of scores from which windows are turned into classes row by row
-
-
-@runtime_checkable
-class Coarse(Protocol):
-    """A model that tells its scores on its own grid, and the size that they stand for, as `Segmenter` does."""
-
-    def coarse(self, images: Tensor) -> tuple[Tensor, Extent]: ...
 
 
 def infer(
@@ -89,7 +81,7 @@ def look(
     device: torch.device | str | None = None,
     accumulate_on: torch.device | str | None = None,
     before_pass: Callable[[], None] | None = None,
-) -> Seen:
+) -> Seen | TiledBatch:
     """What `infer` and `classify` answer from; the model runs when one of the two is asked for.
 
     before_pass: called before every pass through the model, to count them, or to stop by an exception of its own.
@@ -101,6 +93,8 @@ def look(
         raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
     device = torch.device(device) if device is not None else images.device
     kept_on = torch.device(accumulate_on) if accumulate_on is not None else device
+    if view.mode == "stream":
+        return in_tiles(model, images, view, align_corners, device, kept_on, before_pass)
     return Seen(Runner(model, view, device, kept_on, align_corners, before_pass), images)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nonlocalseg.inference.engine import Coarse
+from nonlocalseg.inference.borrowed import Coarse
 from nonlocalseg.inference.resizing import Extent, sizes_of
+from nonlocalseg.models.receptive import on_meta
 from nonlocalseg.view import View
 
 PROBE = 256  # pixels to a side of the image on which the network's memory is counted
@@ -45,12 +45,9 @@ def bytes_per_pixel(model: nn.Module) -> float | None:
 
     Counted from shapes alone, on the meta device, as long as each map is alive; workspaces of operations are not.
     """
-    shapes = {id(held): held.detach().to("meta") for held in (*model.parameters(), *model.buffers())}
-    parameters = {id(held) for held in model.parameters()}
-    memo = {key: nn.Parameter(held, False) if key in parameters else held for key, held in shapes.items()}
     counter = _Counter()
     try:
-        counted = copy.deepcopy(model, memo).eval()
+        counted = on_meta(model)
         for part in counted.modules():
             if not any(True for _ in part.children()):
                 part.register_forward_hook(counter.look)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from nonlocalseg.files import writing
 from nonlocalseg.images import channels_first, read_image, rgb, write_image, write_mask
 from nonlocalseg.inference.best import STRIP_ROWS
-from nonlocalseg.inference.borrowed import evaluated, settled_view
-from nonlocalseg.inference.engine import Model, Seen, look
+from nonlocalseg.inference.borrowed import Model, evaluated, settled_view
+from nonlocalseg.inference.engine import Seen, look
 from nonlocalseg.inference.memory import bounded
+from nonlocalseg.inference.tiled import TiledBatch
 from nonlocalseg.labels import IGNORE, Colour, default_palette
 from nonlocalseg.runtime import pick_device
 from nonlocalseg.view import View
@@ -211,7 +212,7 @@ class _Lent:
             _probabilities=lambda: self.probabilities(seen, view),
         )
 
-    def probabilities(self, seen: Seen, view: View) -> Tensor:
+    def probabilities(self, seen: Seen | TiledBatch, view: View) -> Tensor:
         """float32 [K, H, W]."""
         with torch.no_grad():
             scores = seen.scores()[0]
