@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,14 +41,14 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are rai
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """The picture in `path` as it should be seen: uint8 [H, W, 3], RGB.
+def read_image(path: str | Path, data: bytes | None = None) -> np.ndarray:
+    """The picture in `path`, or in `data` that came from there, as it should be seen: uint8 [H, W, 3], RGB.
 
     Applies the EXIF rotation, lays transparent pictures on white, scales 16 bit to 8 (65535 -> 255) and takes the first
     frame of several. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable, cut off, or has more
     than three channels of which the fourth is no transparency.
     """
-    with _opened(path) as image:
+    with _opened(path, data) as image:
         _check_channels(path, image)
         return rgb(image, path)
 
@@ -62,13 +63,14 @@ def rgb(image: Image.Image, name: object = "image") -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_mask(path: str | Path) -> np.ndarray:
-    """The label image in `path`, untouched: values [H, W] (uint8, or int32 for 16 bit) or colours uint8 [H, W, 3].
+def read_mask(path: str | Path, data: bytes | None = None) -> np.ndarray:
+    """The label image in `path`, or in `data` that came from there, untouched: values [H, W] (uint8, or int32 for 16
+    bit) or colours uint8 [H, W, 3].
 
     A palette PNG gives its indices, never its colours. One-bit pictures give 0 and 255, which is what they mean. An
     alpha channel is dropped. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable or cut off.
     """
-    with _opened(path) as image:
+    with _opened(path, data) as image:
         _check_channels(path, image)
         if image.mode == "P":
             return np.array(image)
@@ -166,15 +168,15 @@ def check_size(width: int, height: int) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path, data: bytes | None) -> Iterator[Image.Image]:
     """The decoded picture; every way in which a file can be broken becomes one line that names it."""
-    if Path(path).exists() and not Path(path).is_file():
+    if data is None and Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path}: not a regular file; give an image")  # a pipe would wait for ever
     try:
         # Pillow warns about large pictures (> 89 Mpx) and odd metadata; what it cannot read it raises.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_formats(Path(path))) as image:
+            with Image.open(path if data is None else BytesIO(data), formats=_formats(Path(path), data)) as image:
                 check_size(*image.size)
                 with _quiet() if image.format == "TIFF" else nullcontext():
                     image.load()
@@ -182,7 +184,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        channels = _tiff_channels(path)
+        channels = _tiff_channels(path) if data is None else 0
         if channels > 4:
             raise _too_many_channels(path, channels) from None
         raise ValueError(f"{path}: not an image, or a damaged one; replace or remove it") from None
@@ -193,9 +195,9 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise ValueError(f"{path}: {reason[0]}") from None
 
 
-def _formats(path: Path) -> tuple[str, ...]:
+def _formats(path: Path, data: bytes | None) -> tuple[str, ...]:
     """What may be in a file of this name: HEIC as well where it says so, which takes a package of its own."""
-    if path.suffix.lower() not in HEIC or not path.is_file():
+    if path.suffix.lower() not in HEIC or not (data or path.is_file()):
         return FORMATS
     with needing("heic", f"{path}: a HEIC picture"):
         import pillow_heif

@@ -1,9 +1,10 @@
-"""Losses on logits: cross-entropy, online hard example mining (Shrivastava et al., 2016) as ANN and GALD train
-with it, Dice, Lovász-softmax and focal terms, and their sum with the auxiliary head's.
+"""Losses on logits: cross-entropy, OHEM (Shrivastava et al., 2016) as ANN and GALD train with it, Dice, Lovász-softmax
+and focal terms, and their sum with the auxiliary head's.
 
-All of them: logits [B, K, H, W] of any floating type (half precision is computed in float32), target [B, H, W] of
-class indices where `ignore_index` marks pixels that take no part. When no pixel takes part the loss is 0 with a
-zero gradient. A label outside 0..K-1 and a size mismatch raise ValueError.
+All take logits [B, K, H, W] of any floating type (half precision is computed in float32), target [B, H, W] of class
+indices where `ignore_index` marks pixels that take no part. When no pixel takes part the loss is 0 with a zero gradient.
+A label outside 0..K-1 and a size mismatch raise ValueError. Of several processes, each with its part of the batch, each
+must ask and gets the loss of the whole: sums, denominators and kept pixels are all of theirs; gradients are to be averaged.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from nonlocalseg.choices import pick
 from nonlocalseg.labels import IGNORE
 from nonlocalseg.mining import below, largest
+from nonlocalseg.runtime import stack_over_processes, sum_over_processes
 
 OhemRule = Literal["ann", "ann_official", "gald", "mmseg", "top_k"]
 Average = Literal["kept", "valid", "all", "kept_count"]
@@ -85,9 +87,9 @@ def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Ten
     """
     probabilities, labels, valid = _flat_probabilities(logits, target, ignore_index)  # [K, N], [N], [N]
     truth = torch.zeros_like(probabilities).scatter_(0, labels[None], 1.0) * valid
-    overlap = (probabilities * truth).sum(1)  # [K]
-    area = (probabilities * valid).sum(1) + truth.sum(1)
-    present = truth.sum(1) > 0
+    overlap = sum_over_processes((probabilities * truth).sum(1))  # [K]
+    area = sum_over_processes((probabilities * valid).sum(1) + truth.sum(1))
+    present = sum_over_processes(truth.sum(1)) > 0
     losses = torch.where(present, 1 - 2 * overlap / torch.where(present, area, 1.0), 0.0)
     return losses.sum() / present.sum().clamp_min(1)
 
@@ -95,12 +97,13 @@ def dice_loss(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Ten
 def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """The Lovász extension of 1 - IoU (Berman et al., CVPR 2018, Alg. 1), mean over the classes in the target."""
     probabilities, labels, valid = _flat_probabilities(logits, target, ignore_index)
-    present = torch.bincount(labels[valid], minlength=len(probabilities)).nonzero().flatten().tolist()
+    counts = sum_over_processes(torch.bincount(labels[valid], minlength=len(probabilities)))
     classes, losses = probabilities.unbind(), []
-    for index in present:
-        truth = (labels == index) & valid  # [N]
+    for index in counts.nonzero().flatten().tolist():
+        own = (labels == index) & valid
         # an ignored pixel has no error, so it is sorted behind every pixel that changes the loss
-        errors = torch.where(valid, (truth.to(classes[index]) - classes[index]).abs(), 0.0)
+        errors = torch.where(valid, (own.to(classes[index]) - classes[index]).abs(), 0.0)
+        errors, truth = stack_over_processes(errors).flatten(), stack_over_processes(own.int()).flatten() > 0  # [P N]
         with torch.no_grad():  # the extension is linear for a given order of the errors
             order = errors.argsort(descending=True)
             slopes = torch.empty_like(errors)
@@ -135,17 +138,18 @@ def presence_loss(logits: Tensor, target: Tensor, ignore_index: int = IGNORE) ->
     single = _single_precision(logits)
     losses = F.binary_cross_entropy_with_logits(single, held.to(single), reduction="none")
     labelled = held.any(1, keepdim=True).expand_as(losses)
-    return torch.where(labelled, losses, 0.0).sum() / labelled.sum().clamp_min(1)
+    total, count = torch.where(labelled, losses, 0.0).sum(), labelled.sum()
+    return sum_over_processes(total) / sum_over_processes(count).clamp_min(1)
 
 
 class SegmentationLoss(nn.Module):
     """main + auxiliary_weight * auxiliary + weighted extra terms: what a segmentation model is trained with.
 
-    main is `ohem_cross_entropy` or, with ohem=False, `cross_entropy`; the auxiliary head always has plain
-    cross-entropy, as in ANN and GALD. min_kept counts for each image of the batch, so a batch that is split into parts
-    keeps as many pixels. terms maps "dice", "lovasz" or "focal" to the weight of that loss on the main
-    output. average overrides what main and auxiliary are divided by: see the two functions. further maps outputs that a
-    head adds to the weights of their losses: the main loss of scores [B, K, H, W], `presence_loss` of logits [B, K].
+    main is `ohem_cross_entropy` or, with ohem=False, `cross_entropy`; the auxiliary head always has plain cross-entropy,
+    as in ANN and GALD. min_kept counts for each image of the batch, so a batch that is split into parts keeps as many
+    pixels. terms maps "dice", "lovasz" or "focal" to the weight of that loss on the main output. average overrides what
+    main and auxiliary are divided by: see the two functions. further maps outputs that a head adds to the weights of
+    their losses: the main loss of scores [B, K, H, W], `presence_loss` of logits [B, K].
     """
 
     class_weights: Tensor | None
@@ -277,6 +281,7 @@ def _average(losses: Tensor, valid: Tensor, kept: Tensor, weights: Tensor, over:
         divisor = weights.sum()
     else:
         divisor = torch.where(kept if over == "kept" else valid, weights, 0.0).sum()
+    total, divisor = sum_over_processes(torch.stack([total, divisor]))
     return total / torch.where(divisor > 0, divisor, 1.0)
 
 

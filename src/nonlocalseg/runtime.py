@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -40,10 +40,37 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def device_count(devices: int | str = "auto") -> int:
-    """The number of devices that a training uses: all GPUs, or one CPU process, for "auto"."""
+    """The number of devices that a training uses on a machine: all GPUs, or one CPU process, for "auto"."""
     if isinstance(devices, int) or devices.isdigit():
         return int(devices)
     return max(1, torch.cuda.device_count())
+
+
+def process_grid(devices: int | str, nodes: int | None) -> tuple[int, int]:
+    """How many processes a training has on each machine, and on how many machines: as torchrun or srun has started
+    them, otherwise as asked for. Raises ValueError where they have started others than were asked for.
+    """
+    launched = _launched()
+    if launched is None:
+        return device_count(devices), nodes or 1
+    starter, *grid = launched
+    for option, asked, found in zip(("devices", "num-nodes"), (devices, nodes), grid, strict=True):
+        if asked not in ("auto", None) and int(asked) != found:
+            what = "processes on each machine" if option == "devices" else "machines"
+            raise ValueError(f"--{option}: {asked}, but {starter} has started {found} {what}: leave --{option} out")
+    return grid[0], grid[1]
+
+
+def _launched() -> tuple[str, int, int] | None:
+    """Who has started the processes of this job, how many on each machine, and on how many."""
+    here = os.environ
+    if "LOCAL_WORLD_SIZE" in here and "WORLD_SIZE" in here:
+        each = int(here["LOCAL_WORLD_SIZE"])
+        return "torchrun", each, int(here["WORLD_SIZE"]) // each
+    if "SLURM_NTASKS" in here and here.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # as Lightning tells them
+        nodes = int(here.get("SLURM_NNODES", 1))
+        return "SLURM", int(here["SLURM_NTASKS"]) // nodes, nodes
+    return None
 
 
 def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
@@ -59,15 +86,19 @@ def worker_count(workers: int | None = None) -> int:
 
 def rank() -> int:
     """Of this process among all that work together; 0 speaks and writes."""
-    if dist.is_available() and dist.is_initialized():
+    if connected():
         return dist.get_rank()
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
 def training_rank() -> int:
-    """`rank`, also before Lightning has connected the tasks that SLURM started; elsewhere those work each on its own."""
-    alone = "RANK" not in os.environ and "LOCAL_RANK" not in os.environ and not dist.is_initialized()
-    return int(os.environ.get("SLURM_PROCID", 0)) if alone else rank()
+    """`rank`, but also before Lightning has connected the tasks that SLURM started (elsewhere those work each on its
+    own) or the machines that were told their NODE_RANK: some number above 0 on the later ones."""
+    if connected() or "RANK" in os.environ:
+        return rank()
+    if "LOCAL_RANK" not in os.environ and "SLURM_PROCID" in os.environ:
+        return int(os.environ["SLURM_PROCID"])
+    return rank() + int(os.environ.get("NODE_RANK", 0))
 
 
 def local_rank() -> int:
@@ -77,31 +108,65 @@ def local_rank() -> int:
 
 def world_size() -> int:
     """How many processes work together."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return dist.get_world_size() if connected() else int(os.environ.get("WORLD_SIZE", 1))
 
 
 def join_processes(device: torch.device) -> None:
     """Join the processes that torchrun started, so that `gather` reaches them; nothing to do for one alone."""
-    if world_size() > 1 and dist.is_available() and not dist.is_initialized():
+    if world_size() > 1 and dist.is_available() and not connected():
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects through the current device
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def mean_over_processes(found: Tensor) -> Tensor:
-    """The mean of what all processes have; of a process alone, its own."""
-    if world_size() == 1 or not (dist.is_available() and dist.is_initialized()):
-        return found
-    total = found.clone()
+def connected() -> bool:
+    """Whether this process has joined others; what they all have can be asked for then."""
+    return dist.is_available() and dist.is_initialized()
+
+
+# --- What all processes have: each must ask, in the same order; a process alone has its own ----------------------
+
+
+class _Sum(torch.autograd.Function):
+    """Each process uses the sum, so the gradients of all of them come back to what each has put in."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor) -> Tensor:
+        return _added(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _added(gradients[0])
+
+
+def _added(found: Tensor) -> Tensor:
+    total = found.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
-    return total / world_size()
+    return total
+
+
+def sum_over_processes(found: Tensor) -> Tensor:
+    """The sum of what all processes have. The gradient of a loss of such sums is the whole batch's, once the processes
+    have averaged theirs, as DistributedDataParallel does."""
+    return cast(Tensor, _Sum.apply(found)) if connected() and world_size() > 1 else found
+
+
+def mean_over_processes(found: Tensor) -> Tensor:
+    """The mean of what all processes have."""
+    return sum_over_processes(found) / world_size() if connected() else found
+
+
+def stack_over_processes(found: Tensor) -> Tensor:
+    """What all processes have, all of one shape, by rank: `[...] -> [P, ...]`; gradients as in `sum_over_processes`."""
+    if not connected():
+        return found[None]
+    own, nothing = rank(), torch.zeros_like(found)
+    return sum_over_processes(torch.stack([found if number == own else nothing for number in range(world_size())]))
 
 
 def gather(found: Any) -> list[Any]:
     """What every process found, by rank; of a process alone, its own."""
-    if world_size() == 1 or not (dist.is_available() and dist.is_initialized()):
+    if not connected() or world_size() == 1:
         return [found]
     shares: list[Any] = [None] * world_size()
     dist.all_gather_object(shares, found)

@@ -181,6 +181,7 @@ RUN: dict[str, Any] = {
     "seed": 1,
     "precision": "bf16",
     "devices": 2,
+    "num_nodes": 2,
     "workers": 1,
     "accumulate": 2,
     "checkpointing": True,

@@ -10,9 +10,7 @@ from PIL import Image
 from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_line, same, weights
 
 import nonlocalseg as nls
-from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.training import callbacks, progress, runs
-from nonlocalseg.training.plan import Plan
+from nonlocalseg.training import callbacks, progress
 from nonlocalseg.training.runs import train
 
 
@@ -175,13 +173,6 @@ def test_heads_for_the_stages_are_attached_to_a_trained_model(tmp_path, small):
     with pytest.raises(ValueError, match="stage_heads") as error:
         train(out=tmp_path / "no", init_from=str(tmp_path / "fcn"), model_options={"stage_heads": True}, **small)
     one_line(error)
-
-
-@pytest.mark.parametrize(("gpus", "expected"), [(0, False), (1, False), (8, True)])
-def test_batch_norm_is_synchronised_where_there_are_several_gpus(monkeypatch, gpus, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert runs._on_this_machine(Plan(phases=(Phase(data="synthetic"),))).sync_batchnorm is expected
 
 
 @pytest.mark.parametrize(

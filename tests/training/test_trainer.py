@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -18,7 +14,6 @@ from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan, resolve
-from nonlocalseg.training.runs import train
 from nonlocalseg.training.trainer import fit_phase, save_memory, start_model
 
 
@@ -122,22 +117,3 @@ def test_broken_gradient_stops_the_run(run, monkeypatch):
     with pytest.raises(ValueError, match="gradient norm at step 1 is") as error:
         run()
     one_line(error)
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, small):
-    """The same images per step, batch norm apart, give the same weights on two devices as on one, in one folder."""
-    details = {"dropout": 0.0, "auxiliary_dropout": 0.0, "channels": 16, "auxiliary_channels": 16}
-    small.update(model="fcn", model_options=details, scale=(1.0, 1.0), ohem=False, frozen_batchnorm=True, ema=0.9)
-    small.update(steps=2, val_every=1)  # rounding grows with every step
-    one = train(out=tmp_path / "one", **small, devices=1)
-    options = small | {"devices": 2}
-    script = tmp_path / "script.py"
-    script.write_text(f"from nonlocalseg.training.runs import train\ntrain(**{options!r})\n")
-    subprocess.run([sys.executable, script], check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, cwd=tmp_path)
-    (two,) = (tmp_path / "runs").iterdir()
-    first, second = weights(one.folder), weights(two)
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5)
-    columns = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (one.folder, two)]
-    assert float(columns[0][-1]["miou"]) == pytest.approx(float(columns[1][-1]["miou"]), abs=1e-4)

@@ -71,6 +71,14 @@ class Prepare:
     """Name of the data set (`nonlocalseg list datasets`)."""
     root: Annotated[str, Metavar("DIR")]
     """Folder of the data."""
+    shards: Annotated[str | None, Metavar("DIR")] = None
+    """Write all images and labels into shards in this folder: few large files that are read faster, and that --root takes
+    everywhere in place of the data set's own."""
+    form: Literal["pixels", "files"] = "pixels"
+    """What the shards hold: decoded pixels, the fastest to read; or the image files as they are, which for JPEGs takes a
+    tenth of the space."""
+    data_options: Annotated[dict[str, object] | None, Metavar("NAME=VALUE")] = None
+    """For --shards: further options of the data set, the same as in training."""
     workers: Count | None = None
     """Threads; by default one for each core."""
 
@@ -86,11 +94,23 @@ def prepare(own: Prepare, given: Given) -> None:
     Examples:
         nonlocalseg prepare cityscapes --root Cityscapes
         nonlocalseg prepare pascal_context --root VOC2010 --workers 8
+        nonlocalseg prepare cityscapes --root Cityscapes --shards city-shards
     """
     from nonlocalseg.data.preparing import prepare
 
+    if own.shards is not None:
+        check_folder(own.shards, "--shards")
     done = prepare(own.data, own.root, own.workers, lambda finished, count: track(finished, "writing", count))
     show(done.text())
+    if own.shards is not None:
+        from nonlocalseg.data.sharding import write_shards
+
+        source = DataSource(data=own.data, root=own.root, data_options=own.data_options or {})
+        made = write_shards(
+            source, own.shards, own.form, own.workers, lambda done, count: track(done, "writing", count)
+        )
+        size = sum(made.sizes) / 1e9
+        show(f"{len(made.samples)} images in {len(made.sizes)} shards, {size:.1f} GB; now give --root {own.shards}")
 
 
 @value

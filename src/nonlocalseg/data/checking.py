@@ -103,12 +103,12 @@ def check_dataset(source: DataSource, splits: Sequence[str] | None = None, progr
     Whatever is broken in the folder becomes a `Problem`; only a data set, an option or a split that does not exist
     raises `ValueError`.
     """
-    kind, options = source.kind(), source.read_options()
+    source.read_options()
     for split in splits or ():
         source.check(split)
     report = Report(source.data, str(source.root or "(drawn)"))
     digests: Digests = {}
-    for split in splits or kind.disjoint_splits(Path(source.root or ".").expanduser(), options):
+    for split in splits or source.disjoint_splits():
         try:
             dataset = source.open_split(split, strict=False)
         except (ValueError, OSError) as error:

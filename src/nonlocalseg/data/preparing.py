@@ -17,6 +17,7 @@ from nonlocalseg.data.cityscapes import polygon_labels
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.layouts import Task
 from nonlocalseg.data.pascal_context import merged_labels
+from nonlocalseg.data.shards import is_sharded
 
 # What there is to do: data set -> its tasks, in an order in which the lists of images come last.
 PREPARATIONS: dict[str, Callable[[Path], Iterator[Task]]] = {
@@ -66,6 +67,8 @@ def prepare(data: str, root: str | Path, workers: int | None = None, progress: P
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; root is the folder of the data set")
+    if is_sharded(folder):
+        raise ValueError(f"--root: {folder} holds shards already; give the data set's own files")
     try:
         tasks = list(PREPARATIONS[data](folder)) if data in PREPARATIONS else []
     except FileNotFoundError:

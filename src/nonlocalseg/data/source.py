@@ -108,9 +108,21 @@ class DataSource:
         return [self.open_split(part, transform) for part in self.split.split("+")]
 
     def open_split(self, split: str, transform: Transform | None = None, *, strict: bool = True) -> SegmentationDataset:
-        """One split of the data set; see `SegmentationDataset`."""
+        """One split of the data set, from its files or its shards; see `SegmentationDataset`."""
+        from nonlocalseg.data.shards import Shards, is_sharded
+
+        if self.root is not None and is_sharded(self.root):
+            return Shards(self, split, transform)
         kind: Callable[..., SegmentationDataset] = self.kind()
         return kind(self.root, split, transform, strict=strict, **self.data_options)
+
+    def disjoint_splits(self) -> tuple[str, ...]:
+        """The splits that together hold every pair once."""
+        from nonlocalseg.data.shards import is_sharded, read_index
+
+        if self.root is not None and is_sharded(self.root):
+            return read_index(self.root).disjoint
+        return self.kind().disjoint_splits(Path(self.root or ".").expanduser(), self.read_options())
 
     def labelled(self, purpose: str, transform: Transform | None = None) -> list[SegmentationDataset]:
         """`open`, where every image must have a label to `purpose`, as in "train on", and some pixel a class.

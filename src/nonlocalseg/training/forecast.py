@@ -19,7 +19,7 @@ from nonlocalseg.models.cost import multiply_adds, parameter_count
 from nonlocalseg.models.creation import build, class_names
 from nonlocalseg.models.creation import resolve as resolve_model
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.runtime import device_count
+from nonlocalseg.runtime import process_grid
 from nonlocalseg.training.data import DrawOrder, SegmentationData, mix_seed
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.optimisation import phase_loss, poly_factor
@@ -123,7 +123,8 @@ def dry_run(
 
 
 def _outlook(plan: Plan, index: int, saved: ModelConfig | None, costs: dict[str, Cost]) -> Outlook:
-    phase, seed, devices = plan.phases[index], mix_seed(plan.seed, index), device_count(plan.devices)
+    phase, seed = plan.phases[index], mix_seed(plan.seed, index)
+    devices = math.prod(process_grid(plan.devices, plan.num_nodes))
     readable = phase.root is not None or not phase.kind().needs_root
     classes, remark = (len(phase.open()[0].classes), "") if readable else _expected_classes(phase)
     if not remark:

@@ -81,7 +81,10 @@ class Plan:
     """Numbers of 32 bits, or automatic mixed precision with bf16 or 16."""
 
     devices: Count | Literal["auto"] = "auto"
-    """Number of GPUs (or CPU processes), or auto."""
+    """Number of GPUs (or CPU processes) on each machine; auto: as torchrun or SLURM started them, otherwise all GPUs."""
+
+    num_nodes: Count | None = None
+    """Number of machines that train together; by default as torchrun or SLURM started them, otherwise one."""
 
     workers: Natural | None = None
     """Processes that read images; by default up to four."""
@@ -97,7 +100,7 @@ class Plan:
     """Memory format channels_last, often faster on GPUs."""
 
     sync_batchnorm: bool | None = None
-    """Batch norm over all devices; by default where there are several GPUs, as both papers and mmsegmentation train."""
+    """Batch norm over all devices; by default where there are several, as both papers and mmsegmentation train."""
 
     deterministic: bool = True
     """GPU kernels that give the same result each time; without, they may be faster, and no two runs are alike."""

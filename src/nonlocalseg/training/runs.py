@@ -16,7 +16,7 @@ from nonlocalseg.models.pretrained import find_weights
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.runtime import device_count, training_rank, worker_count
+from nonlocalseg.runtime import process_grid, training_rank, worker_count
 from nonlocalseg.training.checkpoints import check_unchanged, read_checkpoint
 from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
 from nonlocalseg.training.history import tell
@@ -117,15 +117,12 @@ def _on_this_machine(plan: Plan) -> Plan:
     """The plan with what depends on the machine filled in; ValueError for combinations that cannot work here."""
     check_installed(plan.logger)
     found: dict[str, object] = {"workers": worker_count(plan.workers)}
-    if plan.sync_batchnorm is None:
-        found["sync_batchnorm"] = torch.cuda.is_available() and device_count(plan.devices) > 1
+    process_grid(plan.devices, plan.num_nodes)
     plan = changed(plan, found)
     if torch.cuda.is_available():
         return plan
     if plan.precision == "16":
         raise ValueError("precision 16 needs a GPU: use --precision bf16 or 32 on the CPU")
-    if plan.sync_batchnorm:
-        raise ValueError("sync_batchnorm needs GPUs: leave it out")
     if plan.precision == "bf16" and plan.channels_last:
         # torch 2.15 returns weight gradients of 1e28 for dilated depthwise convolutions, about one step in 80
         raise ValueError("precision bf16 with channels_last breaks gradients on the CPU: leave out one of the two")

@@ -12,11 +12,12 @@ from typing import Any
 import lightning
 import torch
 from rich.console import Console
-from timm.layers import convert_sync_batchnorm
 
 from nonlocalseg.models.creation import create_model, with_stage_heads
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
+from nonlocalseg.runtime import process_grid
+from nonlocalseg.training.batch_norm import synchronise
 from nonlocalseg.training.callbacks import Average, Checkpoints, RecipeFile, SameFolder
 from nonlocalseg.training.checkpoints import WrittenBeside, check_resumable, identity
 from nonlocalseg.training.data import SegmentationData, mix_seed
@@ -88,8 +89,9 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     if checkpoint is not None:
         check_resumable(checkpoint, plan, phase, model.classes)
     save_memory(model, plan)
-    if plan.sync_batchnorm:
-        convert_sync_batchnorm(model)  # timm's: torch's, which Lightning takes, drops the activation in timm's norms
+    devices, machines = process_grid(plan.devices, plan.num_nodes)
+    if devices * machines > 1 if plan.sync_batchnorm is None else plan.sync_batchnorm:
+        synchronise(model)
     red, green, blue = model.mean.flatten().tolist()
     images = SegmentationData(phase, (red, green, blue), seed, plan.workers, plan.accumulate)
     module = SegmentationTraining(model, phase, seed, plan.channels_last)
@@ -105,7 +107,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
         LeaveOnSignal(keeper.save_last, phase.validates_after),
     ]
     place = folder.phase(index) if folder.named else None
-    options = _trainer_options(plan, phase)
+    options = _trainer_options(plan, phase, devices, machines)
     with _determinism_restored(), logging_to(plan, index, folder) as loggers:
         trainer = lightning.Trainer(**options, callbacks=callbacks, logger=loggers, default_root_dir=place)
         console.print(_summary(plan, index, model, images, place), highlight=False)
@@ -116,12 +118,13 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     return Fitted(keeper.best, keeper.best_step, trainer.global_step)
 
 
-def _trainer_options(plan: Plan, phase: Phase) -> dict[str, Any]:
+def _trainer_options(plan: Plan, phase: Phase, devices: int, machines: int) -> dict[str, Any]:
     return dict(
         max_steps=phase.steps,
         max_epochs=-1,
         min_epochs=0,
-        devices=plan.devices,
+        devices=devices,
+        num_nodes=machines,
         precision=PRECISIONS[plan.precision],
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=phase.gradient_clip,
