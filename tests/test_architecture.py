@@ -70,6 +70,9 @@ OWNERS: dict[str, set[str]] = {
     "h5py": {"data/nyudv2.py"},
     "timm": {"models", "training"},
     "argparse": {"cli"},
+    "ray": {"inference/many.py"},
+    "fsspec": {"inference/addresses.py", "inference/sources.py"},
+    "pyarrow": {"inference/tables.py"},
     "av": {"inference"},
 }
 LARGEST_FILE, MOST_PARAMETERS, MOST_SUPPRESSIONS = 300, 12, 8

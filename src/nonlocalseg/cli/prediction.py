@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nonlocalseg.cli.errors import FAILED, describe
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
 from nonlocalseg.files import check_folder
-from nonlocalseg.values import Metavar, Names, Positional, Several, value
+from nonlocalseg.values import Count, Metavar, Names, Positional, Several, value
 from nonlocalseg.view import View
+
+if TYPE_CHECKING:
+    import torch
 
 
 @value
@@ -22,7 +25,10 @@ class Predict(OnDevice):
     model: Annotated[str, Positional()]
     """The model."""
     paths: Annotated[Names, Positional()]
-    """The photographs."""
+    """The photographs, or lists of them."""
+    column: Annotated[str | None, Metavar("NAME")] = None
+    """Of a list or Parquet file: the column with paths, addresses or the bytes of images; by default input, image, path,
+    file_name or url, whichever there is."""
     out: Annotated[str, Metavar("DIR")] = "predictions"
     """Folder for the pictures."""
     setting: Annotated[str | None, Metavar("NAME")] = None
@@ -37,6 +43,11 @@ class Predict(OnDevice):
     """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
     format: Annotated[tuple[Literal["cvat", "label-studio", "coco", "geojson"], ...], Several] = ()
     """What labelling tools import: all labels once more, as annotations that people correct there."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the work is done: in this process, or by Ray on every device of a cluster (of this machine alone, where
+    RAY_ADDRESS does not name one)."""
+    workers: Annotated[Count | None, Metavar("N")] = None
+    """With --engine ray: models at work at once; by default one on every GPU, or on every machine where there is none."""
     again: bool = False
     """Label everything anew, what an earlier call has done as well."""
 
@@ -46,10 +57,11 @@ def predict(own: Predict, given: Given) -> int:
     """Label photographs with a trained model.
 
     MODEL is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
-    hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg". For every photograph three
-    pictures are written below --out, under its own name and at its own size: index/ (class numbers, a palette PNG),
-    colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen as the model says, where
-    no option from --mode on says otherwise.
+    hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg"; addresses of the same
+    (s3://bucket/trip/, https://...); lists (.csv, .tsv, .txt), Parquet files, and tar archives (WebDataset's shards).
+    For every photograph three pictures are written below --out, under its own name and at its own size: index/ (class
+    numbers, a palette PNG), colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen
+    as the model says, where no option from --mode on says otherwise.
     manifest.csv lists every photograph once, with what became of it. Whatever cannot be labelled is named, there too,
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
@@ -63,6 +75,7 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
         nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled
         nonlocalseg predict runs/mine trip/ --out labelled --format cvat label-studio
+        nonlocalseg predict runs/mine archive/ --out labelled --engine ray --workers 4
     """
     from nonlocalseg.data.annotations import annotate, check_names
     from nonlocalseg.images import read_mask
@@ -77,18 +90,22 @@ def predict(own: Predict, given: Given) -> int:
 
     if own.setting is not None:
         settled_view(None, None, own.setting, given)  # before anything is looked for
-    folder, where = check_folder(own.out), pick_device(own.device)
+    far = own.engine == "ray"
+    if own.workers is not None and not far:
+        raise ValueError("--workers: one model labels one photograph after the other; add --engine ray")
+    if far and own.device not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device: {own.device} is of one machine; with --engine ray give cpu or cuda")
+    folder, where = check_folder(own.out), pick_device("cpu" if far else own.device)
     kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
-    found = find_inputs(own.paths, folder)
+    found = find_inputs(own.paths, folder, own.column)
     check_names(item.name for item in found.listed if own.format)
     network: Any = from_pretrained(own.model).to(where)
     view = settled_view(network, None, own.setting, given)
     writing = {"legend": own.legend, "probabilities": own.probabilities}
     way = way_of(network, view, {**writing, "fast": own.fast})
-    if own.fast:
-        from nonlocalseg.models.speed import speed_up
-
-        network = speed_up(network, where)
+    quick = _quick if own.fast else None
+    if quick and not far:
+        network = quick(network, where)
         say(f"fast: {', '.join(network.choices)}")
     _tell("no images by their names", found.foreign)
     _tell("pictures that an earlier prediction wrote", found.own)
@@ -97,10 +114,15 @@ def predict(own: Predict, given: Given) -> int:
         say(f"{len(manifest.earlier)} of {len(found.listed)} were done earlier (--again does all of them anew)")
     left = [item for item in found.listed if item.input not in manifest.earlier]
     labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
+    if far:
+        from nonlocalseg.inference.many import label_many
+
+        results = label_many(labeller, left, folder, own.workers, quick, own.device != "cpu")
+    else:
+        results = (labeller.label(item, folder) for item in left)
     failed: set[str] = set()
     advised = False
-    for item in track(left, "predicting"):
-        result = labeller.label(item, folder)
+    for result in track(results, "predicting", len(left)):
         manifest.add(result)
         for note in result.notes:
             say(f"note: {note}")
@@ -116,6 +138,13 @@ def predict(own: Predict, given: Given) -> int:
         annotate(folder, own.format, masks, network.classes, network.palette)
     output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
     return FAILED if failed else 0
+
+
+def _quick(network: Any, device: torch.device) -> Any:
+    """The fastest form of a model on a device; an actor of Ray asks for it as well."""
+    from nonlocalseg.models.speed import speed_up
+
+    return speed_up(network, device)
 
 
 def _tell(what: str, paths: Sequence[Path]) -> None:
