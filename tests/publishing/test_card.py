@@ -100,7 +100,7 @@ def test_the_card_of_a_model_alone() -> None:
     assert "datasets" not in about
     for line in (
         "What it was trained on is not recorded.",
-        "Not measured: with any",
+        "How good it is has not been measured.",
         "None were given.",
         "cc-by-4.0, within",
     ):

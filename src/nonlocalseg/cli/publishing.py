@@ -38,7 +38,7 @@ def push(own: Push, given: Given) -> None:
     Examples:
         nonlocalseg push runs/mine somebody/streets --dry-run
         nonlocalseg push runs/mine somebody/streets --private
-        nonlocalseg predict hf:somebody/streets photos/ --out labelled
+        nonlocalseg push runs/mine/best somebody/streets --licence cc-by-nc-4.0 --evaluation figures/camvid-test.json
     """
     from nonlocalseg.publishing.card import model_card, read_subject
     from nonlocalseg.publishing.pushing import push
