@@ -94,6 +94,10 @@ class _Answer:
             return 200, {"errors": [], "warnings": []}, {}
         if path == "/api/repos/create":
             return self._create(json.loads(body))
+        if (found := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)) and (
+            known := self.hub.repositories.get(found[1])
+        ):
+            return 200, {"_id": "1", "id": found[1], "modelId": found[1], "private": known.private, "siblings": []}, {}
         if found := re.fullmatch(r"/blob/(\w+)", path):
             self.hub.blobs[found[1]] = body
             return 200, b"", {}
@@ -155,7 +159,7 @@ class _Answer:
 
     def _commit(self, name: str, repository: Repository, body: bytes) -> Answer:
         if self.token != TOKEN:
-            return 403, {"error": "You don't have the rights to write here"}, {}
+            return 403 if self.token else 401, {"error": "You don't have the rights to write here"}, {}
         files, message = {}, ""
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "header":

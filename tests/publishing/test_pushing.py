@@ -38,6 +38,7 @@ said, model = {}, sys.argv[1]
 ONLINE = """
 tried("verb", lambda: main(["push", model, "somebody/by-verb", "--private"]))
 tried("pushed", lambda: nls.push_to_hub(model, "somebody/some-model"))
+tried("public already", lambda: nls.push_to_hub(model, "somebody/some-model", private=True))
 tried("loaded", lambda: loaded("hf:somebody/some-model"))
 tried("owner/name", lambda: loaded("somebody/some-model"))
 tried("first", lambda: loaded("hf:somebody/versions", revision="v1"))
@@ -149,6 +150,7 @@ def test_revisions(trip: Trip) -> None:
         ("empty", "somebody/empty has no config.json on the hub: it is no model of this library"),
         ("read only", "PermissionError: somebody/some-model: "),
         ("not mine", "does not allow it"),
+        ("public already", "ValueError: --private: somebody/some-model exists, and everybody can see it"),
         ("nobody", "log in with `hf auth login` or set HF_TOKEN"),
         (
             "push without network",

@@ -33,8 +33,8 @@ def push_to_hub(
         licence: of the weights, as the hub spells licences, such as cc-by-4.0; see `model_card` for the default.
         evaluations: .json files of `evaluate`, of these weights, for the card.
 
-    Raises ValueError for a model that was assembled by hand and for a name that none can have, PermissionError,
-    FileNotFoundError or ConnectionError for what the hub does not do.
+    Raises ValueError for a model that was assembled by hand, for a name that none can have and for a public repository
+    where a private one is wanted, PermissionError, FileNotFoundError or ConnectionError for what the hub does not do.
     """
     return push(read_subject(model, evaluations), repository, private=private, licence=licence)
 
@@ -54,6 +54,8 @@ def push(subject: Subject, repository: str, *, private: bool, licence: str | Non
         message = f"{config.model} on {config.backbone}, {len(config.classes)} classes"
         try:
             address = api.create_repo(repository, private=private, exist_ok=True)
+            if private and not api.model_info(repository).private:
+                raise ValueError(f"--private: {repository} exists, and everybody can see it; choose another name")
             parts = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=str(path)) for path in files]
             api.create_commit(repository, parts, commit_message=message)
         except Exception as error:
