@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "training": TRAINING,
     "timing": {"training", *TRAINING},
     "demo": {"training", *TRAINING},
+    "serving": {"explanation", *EVALUATION},
     "report": {"training", "timing", "explanation", *TRAINING},
     "publishing": {"training", *TRAINING},
 }
@@ -66,6 +67,9 @@ OWNERS: dict[str, set[str]] = {
     "lightning": {"training"},
     "huggingface_hub": {"publishing", "models/hub_client.py", "models/pretrained.py", "zoo/download.py"},
     "jinja2": {"report"},
+    "gradio": {"serving"},
+    "fastapi": {"serving"},
+    "uvicorn": {"serving"},
     "matplotlib": {"drawing"},
     "h5py": {"data/nyudv2.py"},
     "timm": {"models", "training"},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nonlocalseg.models.segmenter import Segmenter
     from nonlocalseg.models.speed import speed_up
     from nonlocalseg.publishing.pushing import push_to_hub
+    from nonlocalseg.serving.server import serve
     from nonlocalseg.training.plan import Plan
     from nonlocalseg.training.runs import train
     from nonlocalseg.view import View
@@ -46,6 +47,7 @@ _PUBLIC = {
     "infer": "nonlocalseg.inference.engine",
     "predict": "nonlocalseg.inference.predictor",
     "push_to_hub": "nonlocalseg.publishing.pushing",
+    "serve": "nonlocalseg.serving.server",
     "speed_up": "nonlocalseg.models.speed",
     "train": "nonlocalseg.training.runs",
 }
@@ -68,6 +70,7 @@ __all__ = [
     "infer",
     "predict",
     "push_to_hub",
+    "serve",
     "speed_up",
     "train",
 ]

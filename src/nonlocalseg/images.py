@@ -35,22 +35,27 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF
 
 _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
-_TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million: cut it into parts or scale it down"
 _STANDARD_ERROR = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised as well
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
-def read_image(path: str | Path, data: bytes | None = None) -> np.ndarray:
+def read_image(path: str | Path, data: bytes | None = None, most_pixels: int = MOST_PIXELS) -> np.ndarray:
     """The picture in `path`, or in `data` that came from there, as it should be seen: uint8 [H, W, 3], RGB.
 
     Applies the EXIF rotation, lays transparent pictures on white, scales 16 bit to 8 (65535 -> 255) and takes the first
     frame of several. Raises `FileNotFoundError`, and `ValueError` for a file that is unreadable, cut off, or has more
-    than three channels of which the fourth is no transparency.
+    than three channels of which the fourth is no transparency; `TooLarge`, by its header, for more than `most_pixels`.
     """
-    with _opened(path, data) as image:
+    with _opened(path, data, most_pixels) as image:
         _check_channels(path, image)
         return rgb(image, path)
+
+
+def check_image(path: str | Path, data: bytes | None = None, most_pixels: int = MOST_PIXELS) -> None:
+    """The errors of `read_image` that a file's header tells; no pixel is decoded."""
+    with _opened(path, data, most_pixels, load=False):
+        pass
 
 
 def rgb(image: Image.Image, name: object = "image") -> np.ndarray:
@@ -116,22 +121,31 @@ def write_mask(
     `ValueError` for a mask that is not [H, W] of values 0..65535, for a path that is not `.png`, and for a palette with
     a 16-bit mask.
     """
-    mask = np.asarray(mask)
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"{path}: label images are written as .png (other formats may change the values)")
+    try:
+        image = mask_picture(mask, palette)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    with writing(path) as temporary:
+        image.save(temporary, pnginfo=_made_by(maker))
+    return Path(path)
+
+
+def mask_picture(mask: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> Image.Image:
+    """Class indices [H, W] as `write_mask` writes them, with its errors."""
+    mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "iub" or (mask.size and not 0 <= mask.min() <= mask.max() <= 65535):
-        raise ValueError(f"{path}: a label image is [H, W] of integers 0..65535, not {mask.dtype} {list(mask.shape)}")
+        raise ValueError(f"a label image is [H, W] of integers 0..65535, not {mask.dtype} {list(mask.shape)}")
     wide = mask.size > 0 and mask.max() > 255
     if wide and palette is not None:
-        raise ValueError(f"{path}: a palette PNG holds values up to 255, this mask has {mask.max()}")
+        raise ValueError(f"a palette PNG holds values up to 255, this mask has {mask.max()}")
     image = Image.fromarray(mask.astype(np.uint16 if wide else np.uint8))
     if palette is not None:
         colours = np.zeros((256, 3), np.uint8)
         colours[: len(palette)] = np.asarray(palette, np.uint8)
         image.putpalette(colours.tobytes())
-    with writing(path) as temporary:
-        image.save(temporary, pnginfo=_made_by(maker))
-    return Path(path)
+    return image
 
 
 def maker_of(path: str | Path) -> str | None:
@@ -159,45 +173,62 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def check_size(width: int, height: int) -> None:
-    """ValueError where a picture would be empty, or larger than `MOST_PIXELS`; to be asked before memory is taken."""
+class TooLarge(ValueError):
+    """A picture of more pixels than are decoded."""
+
+
+def check_size(width: int, height: int, most_pixels: int = MOST_PIXELS) -> None:
+    """ValueError where a picture would be empty, or larger than `most_pixels`; to be asked before memory is taken."""
     if min(width, height) < 1:
         raise ValueError(f"{width}x{height} pixels; a picture has at least one")
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width}x{height} pixels, {_TOO_LARGE}")
+    if width * height > most_pixels:
+        raise TooLarge(f"{width}x{height} pixels, {_too_large(most_pixels)}")
+
+
+def _too_large(most_pixels: int) -> str:
+    return f"more than {most_pixels / 10**6:.3g} million: cut it into parts or scale it down"
 
 
 @contextmanager
-def _opened(path: str | Path, data: bytes | None) -> Iterator[Image.Image]:
-    """The decoded picture; every way in which a file can be broken becomes one line that names it."""
+def _opened(
+    path: str | Path, data: bytes | None = None, most_pixels: int = MOST_PIXELS, load: bool = True
+) -> Iterator[Image.Image]:
+    """The decoded picture; every way in which a file can be broken becomes one line that names it.
+
+    data: what came from there, to be read instead of the file.
+    """
     if data is None and Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path}: not a regular file; give an image")  # a pipe would wait for ever
     try:
         # Pillow warns about large pictures (> 89 Mpx) and odd metadata; what it cannot read it raises.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path if data is None else BytesIO(data), formats=_formats(Path(path), data)) as image:
-                check_size(*image.size)
-                with _quiet() if image.format == "TIFF" else nullcontext():
-                    image.load()
+            source = path if data is None else BytesIO(data)
+            with Image.open(source, formats=_formats(Path(path), data is not None)) as image:
+                check_size(*image.size, most_pixels)
+                if load:
+                    with _quiet() if image.format == "TIFF" else nullcontext():
+                        image.load()
                 yield image
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        channels = _tiff_channels(path) if data is None else 0
+        channels = _tiff_channels(path, data)
         if channels > 4:
             raise _too_many_channels(path, channels) from None
         raise ValueError(f"{path}: not an image, or a damaged one; replace or remove it") from None
     except Image.DecompressionBombError:  # Pillow's own limit, a little above ours
-        raise ValueError(f"{path}: the pixels are {_TOO_LARGE}") from None
+        raise TooLarge(f"{path}: the pixels are {_too_large(most_pixels)}") from None
+    except TooLarge as error:
+        raise TooLarge(f"{path}: {error}") from None
     except _BROKEN as error:
         reason = str(error).removeprefix(f"{path}: ").splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: {reason[0]}") from None
 
 
-def _formats(path: Path, data: bytes | None) -> tuple[str, ...]:
+def _formats(path: Path, read: bool) -> tuple[str, ...]:
     """What may be in a file of this name: HEIC as well where it says so, which takes a package of its own."""
-    if path.suffix.lower() not in HEIC or not (data or path.is_file()):
+    if path.suffix.lower() not in HEIC or not (read or path.is_file()):
         return FORMATS
     with needing("heic", f"{path}: a HEIC picture"):
         import pillow_heif
@@ -232,9 +263,9 @@ def _too_many_channels(path: str | Path, channels: int) -> ValueError:
     return ValueError(f"{path}: {channels} channels; export the three that show red, green and blue as one RGB file")
 
 
-def _tiff_channels(path: str | Path) -> int:
-    """The number of channels that a TIFF declares, 0 where `path` is no readable TIFF."""
-    with open(path, "rb") as file:
+def _tiff_channels(path: str | Path, data: bytes | None) -> int:
+    """The number of channels that a TIFF declares, 0 where the file is no readable TIFF."""
+    with open(path, "rb") if data is None else BytesIO(data) as file:
         header = file.read(8)
         order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
         if order is None or len(header) < 8:

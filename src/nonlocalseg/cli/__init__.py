@@ -32,6 +32,7 @@ VERBS = {
     "evaluate": ("evaluation", "evaluate"),
     "predict": ("prediction", "predict"),
     "explain": ("explanation", "explain"),
+    "serve": ("serving", "serve"),
     "report": ("reporting", "report"),
     "submit": ("datasets", "submit"),
     "convert": ("conversion", "convert"),

@@ -74,13 +74,26 @@ class LocalAttention:
 
     title: what the block is called. weights: float32 [k, k], sum 1, neighbours outside the feature map included, whose
     key is zero. boxes: float32 [k, k, 4], left, top, right, bottom in pixels of the image.
-    inside: bool [k, k], whether the neighbour lies in the feature map.
+    inside: bool [k, k], whether the neighbour lies in the feature map. classes: int64 [k, k], the class predicted for most
+    pixels of the box; 255 outside the image.
     """
 
     title: str
     weights: Tensor
     boxes: Tensor
     inside: Tensor
+    classes: Tensor
+
+    def listed(self, classes: Sequence[str], count: int = 5) -> list[str]:
+        """The largest weights in words: predicted class, and place among the neighbours."""
+        middle, found = len(self.weights) // 2, []
+        for index in self.weights.flatten().topk(min(count, self.weights.numel())).indices.tolist():
+            row, column = divmod(index, len(self.weights))
+            number = int(self.classes[row, column])
+            name = "outside the map" if number == IGNORE or not self.inside[row, column] else classes[number]
+            place = "the pixel itself" if row == column == middle else f"{_offset(row - middle, column - middle)}"
+            found.append(f"{100 * float(self.weights[row, column]):.2g} %  {name}  ({place})")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +167,10 @@ def explain(
     attention = {
         name: replace(region, classes=_majorities(region.boxes, prediction)) for name, region in found.regions.items()
     }
+    local = {
+        name: replace(near, classes=_majorities(near.boxes.view(-1, 4), prediction).view_as(near.inside))
+        for name, near in found.local.items()
+    }
     return Explanation(
         image=array,
         pixel=(x, y),
@@ -163,7 +180,7 @@ def explain(
         classes=model.classes,
         palette=model.palette,
         attention=attention,
-        local=found.local,
+        local=local,
         masks=found.masks,
         stages=stages,
     )
@@ -213,7 +230,10 @@ class Collector(Watch):
         if seen.neighbours:
             inside = (cells[:, :2] >= 0).all(1) & (cells[:, 2:] <= torch.tensor(seen.keys)).all(1)
             k = math.isqrt(len(weights))
-            self.local[name] = LocalAttention(title, weights.view(k, k), boxes.view(k, k, 4), inside.view(k, k))
+            unknown = torch.full((k, k), IGNORE)
+            self.local[name] = LocalAttention(
+                title, weights.view(k, k), boxes.view(k, k, 4), inside.view(k, k), unknown
+            )
         else:
             boxes = torch.minimum(boxes, torch.tensor([self.size[1], self.size[0]] * 2, dtype=torch.float32))
             unknown = torch.full((len(weights),), IGNORE)
@@ -248,11 +268,17 @@ def without_padding(maps: Tensor, padded: Size, size: Size) -> Tensor:
     return maps[:, :height, :width].float().cpu().clone()
 
 
+def _offset(down: int, right: int) -> str:
+    words = [f"{abs(down)} {'below' if down > 0 else 'above'}"] if down else []
+    words += [f"{abs(right)} to the {'right' if right > 0 else 'left'}"] if right else []
+    return ", ".join(words)
+
+
 def _majorities(boxes: Tensor, prediction: Tensor) -> Tensor:
     """The commonest class in each box [S, 4] of a prediction [H, W]: int64 [S], 255 for an empty box."""
     mask = prediction.numpy()
     found = []
-    for left, top, right, bottom in boxes.round().long().tolist():
+    for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
         part = mask[top:bottom, left:right]
         found.append(int(np.bincount(part.ravel()).argmax()) if part.size else IGNORE)
     return torch.tensor(found)

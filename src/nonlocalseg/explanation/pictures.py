@@ -101,6 +101,7 @@ def _local(subject: Subject) -> Iterator[Drawn]:
                 figure,
                 f"Local affinity of {subject.place}, {seen.title}, {k} × {k} neighbours",
                 f"The weights of {seen.title} over the neighbours; they sum to 1, the largest is {largest:.1f} %.",
+                seen.listed(found.classes),
             )
 
 

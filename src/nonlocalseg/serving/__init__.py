@@ -1,0 +1,1 @@
+"""The page and the JSON endpoint of `nonlocalseg serve`."""
