@@ -114,6 +114,7 @@ async function show(token, result, mine) {
   if (mine !== asked) return;
   const { width, height } = result.shown;
   Object.assign(canvas, { width, height });
+  canvas.style.imageRendering = width < 700 ? "pixelated" : "auto";
   canvas.style.setProperty("--aspect", width / height);
   context.drawImage(picture, 0, 0, width, height);
   current = { token, base, result, models, width, height, photograph: context.getImageData(0, 0, width, height) };
@@ -244,6 +245,7 @@ async function explain(at) {
     }
     box.replaceChildren(...parts);
     box.dataset.state = "done";
+    if (matchMedia("(max-width: 48rem)").matches) box.scrollIntoView({ behavior: "smooth" }); // it lies far below
   } catch (error) {
     if (mine !== current || place !== at) return;
     box.replaceChildren(made("p", { className: "error", textContent: error.message }));
