@@ -153,6 +153,15 @@ def test_a_name_with_a_path_is_told_without_it(client: TestClient) -> None:
 
 def test_a_full_line_is_busy(client: TestClient, desk: Desk) -> None:
     jobs = [desk.line.enter() for _ in range(2)]
+    sent: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        for _ in range(50):
+            sent.append(1)
+            yield bytes(10**5)
+
+    assert client.post("/predict", content=body()).status_code == 503
+    assert len(sent) == 50  # read past to its end, so that the client hears of it
     answer = ask(client)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "busy" in answer.json()["error"]
@@ -169,7 +178,8 @@ def test_a_body_that_does_not_arrive(desk: Desk, monkeypatch: pytest.MonkeyPatch
 
     async def waiting() -> None:
         scope = {"type": "http", "headers": [(b"content-type", b"image/png")], "query_string": b""}
-        await placed(desk.line, lambda: desk.received(Request(scope, receive)))
+        request = Request(scope, receive)
+        await placed(desk.line, request, lambda: desk.received(request))
 
     monkeypatch.setattr(desks, "PATIENCE", 0.01)
     with pytest.raises(Refused, match="did not arrive") as refused:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from fastapi import Request
 from starlette.exceptions import HTTPException as StarletteError
+from starlette.requests import ClientDisconnect
 
 from nonlocalseg.choices import pick
 from nonlocalseg.images import TooLarge, check_image, read_image
@@ -76,7 +77,7 @@ async def in_line(line: Line, request: Request, prepare: Callable[[], Awaitable[
 
     Stops where the client goes away. Raises `Refused`.
     """
-    job = await placed(line, prepare)
+    job = await placed(line, request, prepare)
     assert job.future is not None  # it has been started
     future = asyncio.wrap_future(job.future)
     while not future.done():
@@ -90,9 +91,13 @@ async def in_line(line: Line, request: Request, prepare: Callable[[], Awaitable[
         raise Refused(503, "stopped", WAIT) from None
 
 
-async def placed(line: Line, prepare: Callable[[], Awaitable[Callable[[Job[T]], T]]]) -> Job[T]:
-    """The job, once it is in line with all that it needs."""
-    job: Job[T] = line.enter()
+async def placed(line: Line, request: Request, prepare: Callable[[], Awaitable[Callable[[Job[T]], T]]]) -> Job[T]:
+    """The job, once it is in line with all that it needs. Raises `Refused`."""
+    try:
+        job: Job[T] = line.enter()
+    except Refused:
+        await _read_past(request)
+        raise
     try:
         job.start(await prepare())
     except BaseException:
@@ -149,6 +154,16 @@ async def _body_of(request: Request, most: int, extra: int) -> bytes:
     if count > most + extra:
         raise _too_many(most)
     return b"".join(parts)
+
+
+async def _read_past(request: Request) -> None:
+    """The body, kept nowhere: most clients hear an answer only once they have sent all."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for _ in request.stream():
+                pass
+    except (TimeoutError, ClientDisconnect):
+        pass
 
 
 def _too_many(most: int) -> Refused:

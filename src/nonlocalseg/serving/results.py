@@ -52,7 +52,7 @@ def make_routes(desk: Desk) -> APIRouter:
 
             return work
 
-        return {"token": desk.shelf.put(await placed(desk.line, labelled))}
+        return {"token": desk.shelf.put(await placed(desk.line, request, labelled))}
 
     @routes.get("/photographs/{token}")
     async def progress(token: str) -> dict[str, object]:
