@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nonlocalseg.files import check_folder, write_rows, write_text, writing
+from nonlocalseg.files import append_text, check_folder, write_rows, write_text, writing
 
 UNDER_UMASK = """
 import os, sys
@@ -32,6 +33,33 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path) -> None:
         assert (temporary.parent, temporary.suffix) == (path.parent, ".txt")
         temporary.write_text("second")
     assert path.read_text() == "second"
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond a kilobyte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path, full_disk: None) -> None:
+    path = write_text(tmp_path / "a.txt", "first\n")
+    for write in (write_text, append_text):
+        with pytest.raises(OSError, match="File too large") as error:
+            write(path, "long" * 1000)
+        assert error.value.filename == str(path)
+        assert path.read_text() == "first\n"
+        assert os.listdir(tmp_path) == ["a.txt"]
+    append_text(path, "second\n")
+    assert path.read_text() == "first\nsecond\n"
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing") as error, writing(tmp_path / "a.txt"):
+        (tmp_path / "missing").read_text()
+    assert error.value.filename == str(tmp_path / "missing")
 
 
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`; renamed to `path` when the block ends without an exception.
 
     The folder is made where it is missing. The temporary name keeps the suffix of `path`, because many writers choose
-    the format by it. Raises `OSError` where the folder cannot be written.
+    the format by it. Raises `OSError` that names `path` where it cannot be written or the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +28,23 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add `text` as UTF-8 at the end of a file that exists, whole or not at all. Raises `OSError` that names it."""
+    size = path.stat().st_size
+    try:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        os.truncate(path, size)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sweep_unfinished(folder: Path) -> None:

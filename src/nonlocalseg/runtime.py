@@ -15,6 +15,8 @@ from torch import Tensor
 
 from nonlocalseg.values import Precision
 
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
+"""What torch says, in a RuntimeError, where the CPU's memory does not suffice."""
 HALF: dict[str, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -77,6 +79,12 @@ def in_precision(device: torch.device, precision: Precision) -> AbstractContextM
     """Automatic mixed precision within a block; nothing changes for "32"."""
     half = HALF[precision]
     return torch.autocast(device.type, dtype=half, enabled=half is not None)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the CPU or of a GPU did not suffice."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return said or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 def worker_count(workers: int | None = None) -> int:

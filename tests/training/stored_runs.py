@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def raw(folder: Path) -> dict[str, Any]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """What metrics.csv holds beside the speed."""
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)
+        ]
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, batch: int) -> pytest.MonkeyPatch:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import SMALL
-from stored_runs import one_line
+from stored_runs import one_line, rows_of, same, weights
 
 import nonlocalseg as nls
 from nonlocalseg.cli.errors import describe
@@ -101,3 +101,28 @@ def test_what_a_killed_run_left_half_written_is_swept(done, tmp_path):
     train(resume=folder, steps=3, progress=False)
     assert not any(path.exists() for path in left)
     assert (folder / ".notes.txt").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "of somebody else"])
+def test_the_checkpoint_before_a_damaged_one_is_gone_on_from(run, tmp_path, capsys, damage):
+    whole = run("whole", val_every=2)
+    run("broken", val_every=2, steps=6)
+    path = tmp_path / "broken/checkpoints/last.ckpt"
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[len(content) // 2] ^= 1
+    changed = {"truncated": content[: len(content) // 2], "altered": content, "empty": b"", "of somebody else": b"PK"}
+    path.write_bytes(changed[damage])
+    resumed = train(resume=tmp_path / "broken")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "corrupt" in line]
+    assert line.startswith(f"{path} is corrupt or not ours (")
+    assert line.endswith(f": going on from {path.with_name('previous.ckpt')}, of step 4")
+    assert same(weights(whole.folder), weights(resumed.folder))
+    assert rows_of(whole.folder) == rows_of(resumed.folder)
+    assert same(weights(whole.folder, "previous"), weights(resumed.folder, "previous"))
+    assert path.with_name("damaged.ckpt").read_bytes() == changed[damage]
+    path.write_bytes(b"")
+    path.with_name("previous.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last\.ckpt is corrupt .*: train anew, or put back a whole copy") as error:
+        train(resume=tmp_path / "broken", progress=False)
+    one_line(error)

@@ -119,6 +119,7 @@ class Told:
     def __init__(self, **options: Any) -> None:
         self.options = {name: options[name] for name in options if isinstance(options[name], (int, float, str))}
         self.options["callbacks"] = [type(callback).__name__ for callback in options["callbacks"]]
+        self.options["policies"] = [getattr(callback, "policy", None) for callback in options["callbacks"]]
         self.options["loggers"] = [type(logger).__name__ for logger in options["logger"]]
 
     def fit(self, module: SegmentationTraining, datamodule: SegmentationData, **others: Any) -> None:
@@ -188,6 +189,7 @@ RUN: dict[str, Any] = {
     "channels_last": True,
     "sync_batchnorm": True,
     "deterministic": False,
+    "broken_steps": "skip",
     "logger": (),
 }
 SMALL_RUN: dict[str, Any] = {

@@ -14,6 +14,7 @@ import pytest
 from stored_runs import draw_folder
 
 from nonlocalseg.cli import main
+from nonlocalseg.data import readers
 from nonlocalseg.training import data
 
 NETWORK = ["--model", "fcn", "--backbone", "mobilenetv2_035", "--model-options", "channels=8", "auxiliary_channels=8"]
@@ -122,18 +123,19 @@ def test_a_set_of_one_image(tmp_path):
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGKILL, "error: a process that reads images was killed, probably for want of memory: lower --workers"),
-        (signal.SIGSTOP, "error: a process that reads images has not answered for minutes"),
+        (signal.SIGKILL, "was ended by SIGKILL while it read {}, probably for want of memory: lower --workers"),
+        (signal.SIGSTOP, "has not answered for 10 s while it read {}: it was stopped, or the disk does not answer"),
     ],
 )
 def test_a_process_that_reads_images_is_stopped_or_killed(tmp_path, monkeypatch, capsys, number, said):
     """In its third image it does it to itself."""
     draw_folder(tmp_path / "data")
-    monkeypatch.setattr(data, "SILENCE", 10.0)
+    monkeypatch.setattr(readers, "SILENCE", 10.0)
     original = data.SeededImages.__getitem__
 
     def end(self: data.SeededImages, draw: data.Draw | int) -> object:
         if isinstance(draw, data.Draw) and draw.number == 8:
+            (tmp_path / "last").write_text(str(tmp_path / f"data/images/train/{draw.index}.png"))
             os.kill(os.getpid(), number)
         return original(self, draw)
 
@@ -141,7 +143,8 @@ def test_a_process_that_reads_images_is_stopped_or_killed(tmp_path, monkeypatch,
     started = time.monotonic()
     assert train_here(tmp_path, "--workers", "1", "--steps", "100", "--val-split", "none") == 1
     (line,) = lines(capsys.readouterr().err)
-    assert line.startswith(said)
+    expected = said.format((tmp_path / "last").read_text())
+    assert line.startswith(f"error: a process that reads images {expected}")
     assert time.monotonic() - started < 60
     assert not processes_below(os.getpid()) or not [
         child for child in processes_below(os.getpid()) if "State:\tT" in Path(f"/proc/{child}/status").read_text()

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_line, raw, same, weights
+from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_line, raw, rows_of, same, weights
 
 import nonlocalseg as nls
 from nonlocalseg.training import history
 from nonlocalseg.training.runs import train
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    """What metrics.csv holds beside the speed."""
-    with (folder / "metrics.csv").open() as file:
-        return [
-            {name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)
-        ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -89,6 +91,45 @@ def test_one_run_at_a_time_in_a_folder(tmp_path):
     second.claim()
     second.release()
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_of_another_process_keeps_its_folder(tmp_path):
+    """As long as it lives, and no longer: not even while the processes that read its images still do."""
+    script = (
+        "import os, pathlib, sys, time\n"
+        "from nonlocalseg.training.lock import Lock\n"
+        f"lock = Lock(pathlib.Path({str(tmp_path)!r}))\n"
+        "child = os.fork()\n"
+        "print(os.getpid() if child else 'child', flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert {process.stdout.readline().strip() for _ in range(2)} == {str(process.pid), "child"}
+        with pytest.raises(
+            ValueError, match=rf"process {process.pid} on {socket.gethostname()}\): wait for it, or"
+        ) as error:
+            RunFolder(tmp_path, None, "", 1).claim()
+        assert "\n" not in str(error.value)
+        process.kill()
+        process.wait()
+        folder = RunFolder(tmp_path, None, "", 1)
+        folder.claim()
+        folder.release()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_another_process_has_now_is_no_obstacle(tmp_path):
+    """A killed run left its lock, and its number was given away, as it soon is in a container."""
+    (tmp_path / "running.lock").write_text(f"{os.getpid()} {socket.gethostname()}\n")
+    folder = RunFolder(tmp_path, None, "", 1)
+    folder.claim()
+    folder.release()
 
 
 def test_a_run_that_was_killed_at_once_is_in_nobodys_way(tmp_path, small):

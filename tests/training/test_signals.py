@@ -38,6 +38,53 @@ def test_the_step_is_finished_and_saved(run, tmp_path, monkeypatch, name):
     assert same(whole.model.state_dict(), resumed.model.state_dict())
 
 
+SLURM = {"JOB_ID": "7", "JOB_NAME": "segment", "NTASKS": "1", "NTASKS_PER_NODE": "1", "PROCID": "0", "LOCALID": "0"}
+SLURM |= {"NODEID": "0", "NNODES": "1", "NODELIST": "localhost"}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_slurm_takes_the_job_back(run, tmp_path, monkeypatch, capsys, name):
+    """Pre-emption sends SIGTERM, `sbatch --signal=USR1@60` that one. Nothing is asked of SLURM, which queues it again."""
+    for variable, value in SLURM.items():
+        monkeypatch.setenv(f"SLURM_{variable}", value)
+    number, original = getattr(signal, name), SegmentationTraining.on_train_batch_start
+
+    def told(self, batch, index):
+        if index == 3:
+            assert type(self.trainer.strategy.cluster_environment).__name__ == "SLURMEnvironment"
+            signal.raise_signal(number)
+        original(self, batch, index)
+
+    monkeypatch.setattr(SegmentationTraining, "on_train_batch_start", told)
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        run("told", progress=True)
+    out, err = capsys.readouterr()
+    assert " ".join(out.split()).endswith(f"interrupted; continue with --resume {tmp_path / 'told'}")
+    assert err == ""
+    assert checkpoint(tmp_path / "told")["global_step"] == 4
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_before_the_first_step_nothing_is_left(run, tmp_path, monkeypatch, capsys, name):
+    """Neither in the usual case nor under SLURM, where Lightning has its own way with signals."""
+    for variable, value in SLURM.items():
+        monkeypatch.setenv(f"SLURM_{variable}", value)
+    number, original = getattr(signal, name), SegmentationTraining.configure_optimizers
+
+    def told(self):
+        signal.raise_signal(number)
+        return original(self)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(SegmentationTraining, "configure_optimizers", told)
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        run("told", progress=True)
+    assert capsys.readouterr().out.endswith("interrupted; nothing was saved yet: start again\n")
+    assert not (tmp_path / "told").exists()
+    assert signal.getsignal(number) is before
+
+
 def test_a_whole_process_group_is_told(tmp_path):
     """As schedulers do, with a worker that reads images: one line, code 143, something to go on from."""
     options = ["--data", "synthetic", "--data-options", "size=[48, 96]", "--model", "fcn", "--steps", "5000"]

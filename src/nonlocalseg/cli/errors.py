@@ -19,23 +19,16 @@ _CURES = {
 _LESS = (
     "look at less at once with --mode slide --crop N or --short-side N, or train with a lower --batch-size or --crop"
 )
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory")
-"""What torch says, in a RuntimeError, where the CPU's memory does not suffice."""
 # Exceptions that only need a name to be explained; their modules are too slow to import here.
 _EXPLAINED = {
     "OutOfMemoryError": (f"the GPU's memory is full: {_LESS}", FAILED),
     "MemoryError": (f"memory is full: {_LESS}", FAILED),
     "MisconfigurationException": (None, BAD_INPUT),  # Lightning's ValueError
+    "ReaderEnded": (None, FAILED),
+    "StepTooLarge": (None, FAILED),
 }
-# What PyTorch says of processes that have ended or stand still.
+# What PyTorch says of processes that have ended.
 _FOREIGN = {
-    r"DataLoader worker .*(exited unexpectedly|killed by signal)": (
-        "a process that reads images was killed, probably for want of memory: lower --workers"
-    ),
-    r"DataLoader timed out": (
-        "a process that reads images has not answered for minutes: it was stopped, or the disk does not answer; try again, "
-        "or with --workers 0"
-    ),
     r"(?i)gloo|NCCL|Connection (closed|reset) by peer": (
         "another process of this training has ended; what it said, if it could, stands above. Go on with --resume RUN"
     ),
@@ -45,8 +38,10 @@ _FOREIGN = {
 def describe(error: BaseException) -> tuple[str, int]:
     """The line to print, and the exit code: 2 for a mistake in what was given, 1 for everything else."""
     name = type(error).__name__
-    if isinstance(error, MemoryError) or (name == "RuntimeError" and any(words in str(error) for words in _NO_MEMORY)):
-        name = "MemoryError"
+    if name == "RuntimeError":
+        from nonlocalseg.runtime import out_of_memory  # torch, which has raised it
+
+        name = "MemoryError" if out_of_memory(error) else name
     if name in _EXPLAINED:
         text, code = _EXPLAINED[name]
         return f"error: {text or one_line(error)}", code

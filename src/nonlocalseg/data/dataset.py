@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -182,6 +182,10 @@ class SegmentationDataset:
     def name(self, index: int) -> str:
         return self.pairs[index].name
 
+    def file(self, index: int) -> str:
+        """What is read for the image, for people."""
+        return str(self.pairs[index].image)
+
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Image uint8 [H, W, 3] and label uint8 [H, W] (255 = ignore; None where there is none), untransformed.
 
@@ -222,6 +226,15 @@ class SegmentationDataset:
         if label is not None:
             sample["label"] = F.to_dtype(label, torch.int64)
         return sample
+
+
+def file_at(parts: Sequence[SegmentationDataset], index: int) -> str:
+    """The file of an image, by its index among those of all `parts`."""
+    for part in parts:
+        if index < len(part):
+            return part.file(index)
+        index -= len(part)
+    raise IndexError(f"{index} more images than there are")
 
 
 def _folder(root: str | Path | None) -> Path:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.choices import pick
 from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.readers import WatchedLoader, told_by
 from nonlocalseg.data.source import DataSource, settled_source
 from nonlocalseg.evaluation.results import Evaluation, Settings
 from nonlocalseg.images import channels_first
@@ -92,9 +93,10 @@ def evaluate(
             print(f"fast: {', '.join(network.choices)}", file=sys.stderr, flush=True)
     num_classes = len(asked.classes)
     edges = BoundaryMetric(num_classes, dilation_ratio=BOUNDARY_IOU_DILATION) if boundary else None
-    loader = DataLoader(_Scenes(asked.parts), batch_size=None, num_workers=worker_count(workers))
+    scenes = _Scenes(asked.parts)
+    loader = WatchedLoader(scenes, scenes.file, worker_count(workers), batch_size=None)
     shown = track(loader, "evaluating", quiet=not progress or rank() > 0)
-    with in_precision(where, precision):
+    with in_precision(where, precision), told_by([loader]):
         share = _measured(evaluated(network), shown, asked.settings.view.economical, where, num_classes, edges)
     result = _collected(gather(share), asked, edges)
     if out is not None:
@@ -182,6 +184,10 @@ class _Scenes(Dataset[_Scene | str]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def file(self, item: int) -> str:
+        part, index = self.items[item]
+        return part.file(index)
 
     def __getitem__(self, item: int) -> _Scene | str:
         part, index = self.items[item]

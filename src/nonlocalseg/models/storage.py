@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from nonlocalseg.choices import pick
-from nonlocalseg.files import write_text, writing
+from nonlocalseg.files import writing
 from nonlocalseg.models.catalog import MODELS
 from nonlocalseg.models.config import FORMAT_VERSION, ModelConfig
 from nonlocalseg.values import from_plain, plain
@@ -33,17 +33,16 @@ def write_model(config: ModelConfig, state: dict[str, Tensor], folder: str | Pat
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    with writing(folder / WEIGHTS) as temporary:
+    with writing(folder / CONFIG) as described, writing(folder / WEIGHTS) as temporary:  # the last is renamed first
         try:
             save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
         except SafetensorError as error:
             if code := re.search(r"os error (\d+)", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder / WEIGHTS)) from error
             raise
-        digest = _digest(temporary)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"format_version": FORMAT_VERSION, DIGEST: digest, SAVED: now, **plain(config)}
-    write_text(folder / CONFIG, json.dumps(content, indent=1) + "\n")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"format_version": FORMAT_VERSION, DIGEST: _digest(temporary), SAVED: now, **plain(config)}
+        described.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,8 +10,8 @@ import lightning
 from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from nonlocalseg.files import writing
 from nonlocalseg.models.storage import BEST, LAST
+from nonlocalseg.training.checkpoints import copy_checkpoint
 from nonlocalseg.training.folder import CHECKPOINT, RunFolder
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.optimisation import moving_average
@@ -73,31 +72,31 @@ class Checkpoints(lightning.Callback):
         if not phase.val_split and (step % phase.interval == 0 or step == phase.steps):
             self._judge(trainer, pl_module, None)
         elif step == EARLY < min(phase.interval, phase.steps):
-            self._save(trainer, pl_module, LAST)
+            self._save(trainer, pl_module)
 
     def _judge(self, trainer: Trainer, module: SegmentationTraining, miou: float | None) -> None:
-        place = self.folder.phase(self.index)
         better = miou is None or self.best is None or not miou <= self.best
         if better:
             self.best, self.best_step = miou, trainer.global_step
-        self._save(trainer, module, LAST, *([BEST] if better else []))
-        if better and trainer.is_global_zero:
-            with writing((place / CHECKPOINT).with_name("best.ckpt")) as temporary:
-                shutil.copyfile(place / CHECKPOINT, temporary)
+        self._save(trainer, module, better)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write `last/` and last.ckpt: every process must call it, the first one writes."""
         assert isinstance(trainer.lightning_module, SegmentationTraining)
-        self._save(trainer, trainer.lightning_module, LAST)
+        self._save(trainer, trainer.lightning_module)
 
-    def _save(self, trainer: Trainer, module: SegmentationTraining, *models: str) -> None:
-        """Write the models so called, and then the checkpoint, from which a run goes on with them."""
+    def _save(self, trainer: Trainer, module: SegmentationTraining, better: bool = False) -> None:
+        """Write the models, best.ckpt and at the end last.ckpt: a run that is killed in between goes on from the last.ckpt
+        before, and writes them all again."""
         place = self.folder.phase(self.index)
+        last, best = place / CHECKPOINT, (place / CHECKPOINT).with_name("best.ckpt")
         if trainer.is_global_zero:
             with self.average.in_the_model(trainer, module) if self.average else nullcontext():
-                for name in models:
+                for name in (LAST, BEST) if better else (LAST,):
                     module.model.save_pretrained(place / name)
-        trainer.save_checkpoint(place / CHECKPOINT)
+        trainer.save_checkpoint(best if better else last)
+        if better and trainer.is_global_zero:
+            copy_checkpoint(best, last)
 
 
 class SameFolder(lightning.Callback):

@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
 
 from nonlocalseg.files import writing
 from nonlocalseg.recipes.schema import Phase
+from nonlocalseg.training.folder import CHECKPOINT, PREVIOUS
 from nonlocalseg.training.plan import PHASE_FIELDS, Plan
 
 OURS = "nonlocalseg"
 """The entry of a checkpoint that is not Lightning's."""
+DAMAGED = CHECKPOINT.with_name("damaged.ckpt")
+"""What a damaged last checkpoint is called from then on."""
+CURE = ": train anew, or put back a whole copy"
 
 
 class WrittenBeside(TorchCheckpointIO):
     """Stages a checkpoint in its own folder; Lightning's way does it in $TMPDIR, which may be small, and on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with writing(path) as temporary:
-            try:
-                with temporary.open("wb") as file:
-                    torch.save(checkpoint, file)
-            except (OSError, RuntimeError) as error:
-                cause = error.__context__ if isinstance(error, RuntimeError) else error  # PyTorch hides it now and then
-                if isinstance(cause, OSError):
-                    raise OSError(cause.errno, cause.strerror, str(path)) from error
-                raise
+        with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+
+
+def copy_checkpoint(source: Path, path: Path) -> None:
+    """Write a checkpoint once more; what was at `path` is kept as the one before, as when it is saved there."""
+    with _replacing(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Where to write what becomes the checkpoint `path`. The last one becomes the one before: of the two, one is always
+    whole. Raises OSError that names `path`."""
+    with writing(path) as temporary:
+        try:
+            yield temporary
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # PyTorch hides it now and then
+                raise error.__context__ from None
+            raise
+        if path.name == CHECKPOINT.name and path.exists():
+            os.replace(path, path.with_name(PREVIOUS.name))
+
+
+def newest_whole(paths: Sequence[Path], console: Console) -> Path | None:
+    """The first of these checkpoints that can be read, None where there are none; what is passed over is told in a line.
+
+    Raises ValueError where none can be read.
+    """
+    damage: list[str] = []
+    for path in paths:
+        try:
+            content = read_checkpoint(path)
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        for line in damage:
+            step = content.get("global_step", 0)
+            said = f"{line.removesuffix(CURE)}: going on from {path}, of step {step}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
+        return path
+    if damage:
+        raise ValueError(damage[0])
+    return None
+
+
+def set_damaged_aside(checkpoint: Path) -> None:
+    """Where the run goes on from the one before, the damaged last one must not take its place when the next is saved."""
+    last = checkpoint.with_name(CHECKPOINT.name)
+    if checkpoint.name == PREVIOUS.name and last.exists():
+        os.replace(last, checkpoint.with_name(DAMAGED.name))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -55,7 +106,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, NotImplementedError),
     ) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(f"{path} is corrupt or not ours ({reason}): train anew, or put back a whole copy") from error
+        raise ValueError(f"{path} is corrupt or not ours ({reason}){CURE}") from error
 
 
 FIXED = {
@@ -112,7 +163,7 @@ def check_resumable(checkpoint: Path, plan: Plan, phase: Phase, classes: tuple[s
     stored, afresh = content[OURS], "or start a new run with --init-from"
     for name, item in identity(plan, phase, classes).items():
         if not isinstance(stored.get(name), type(item)):
-            raise ValueError(f"{checkpoint} is corrupt or not ours: train anew, or put back a whole copy")
+            raise ValueError(f"{checkpoint} is corrupt or not ours{CURE}")
     if (count := len(stored["classes"])) != len(classes):
         raise ValueError(
             f"{checkpoint} was trained for {count} classes and the data has {len(classes)}: resume with the run's own "

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler
 
-from nonlocalseg.data.dataset import SegmentationDataset
+from nonlocalseg.data.dataset import SegmentationDataset, file_at
+from nonlocalseg.data.readers import Images, WatchedLoader
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import worker_count
 from nonlocalseg.training.signals import ignore_signals
-
-SILENCE = 300.0
-"""Seconds without an image after which a process that reads images is taken for stopped."""
 
 
 class Draw(NamedTuple):
@@ -71,14 +67,6 @@ class DrawOrder(Sampler[list[Draw]]):
         return Draw(int(self._order[position]), number)
 
 
-class Images(Protocol):
-    """A data set whose length is known."""
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-
 class SeededImages(Dataset):
     """A data set read by `Draw`: the augmentation of draw n depends on (seed, n), not on the process that does it.
 
@@ -119,42 +107,11 @@ def _joined(parts: list[SegmentationDataset]) -> ConcatDataset[dict[str, Any]]:
     return ConcatDataset(cast("list[Dataset[dict[str, Any]]]", parts))
 
 
-class WatchedLoader(DataLoader):
-    """A loader that ends, with RuntimeError, where its processes give nothing for `SILENCE` seconds.
-
-    PyTorch's own timeout does not: for an image that is ready the process that read it is asked as well, without end.
-    """
-
-    def __iter__(self) -> Any:
-        before = set(multiprocessing.active_children())
-        batches = super().__iter__()
-        self.readers = getattr(self, "readers", set()) | (set(multiprocessing.active_children()) - before)
-        return self._watched(batches)
-
-    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            watch = threading.Timer(SILENCE, self._kill)
-            watch.daemon = True
-            watch.start()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except Exception as error:
-                if watch.finished.is_set():
-                    raise RuntimeError(f"DataLoader timed out after {SILENCE:g} seconds") from error
-                raise
-            finally:
-                watch.cancel()
-            yield batch
-
-    def _kill(self) -> None:
-        for process in self.readers:
-            process.kill()
-
-
 class SegmentationData(lightning.LightningDataModule):
-    """The loaders of one phase. `mean` is the model's, RGB in [0, 1]: it fills the border of padded crops."""
+    """The loaders of one phase. `mean` is the model's, RGB in [0, 1]: it fills the border of padded crops.
+
+    `loaders` are those that have been made.
+    """
 
     def __init__(
         self, phase: Phase, mean: tuple[float, float, float], seed: int, workers: int | None, parts: int
@@ -162,44 +119,60 @@ class SegmentationData(lightning.LightningDataModule):
         super().__init__()
         self.phase, self.seed, self.parts = phase, seed, parts
         self.workers = worker_count(workers)
-        self.train_images = _joined(phase.labelled("train on", train_transform(phase, mean)))
-        validation = phase.validation
-        self.val_images = _joined(validation.labelled("validate on")) if validation else None
+        self.loaders: list[WatchedLoader] = []
+        self.train_parts = phase.labelled("train on", train_transform(phase, mean))
+        self.val_parts = phase.validation.labelled("validate on") if phase.validation else []
+        self.train_images = _joined(self.train_parts)
+        self.val_images = _joined(self.val_parts) if self.val_parts else None
 
     def order(self, rank: int, world: int) -> DrawOrder:
         """What each batch of process `rank` of `world` holds."""
         phase = self.phase
         return DrawOrder(len(self.train_images), phase.steps, phase.batch_size, self.parts, rank, world, self.seed)
 
+    def batch(self, number: int, rank: int, world: int) -> list[Draw]:
+        """What the `number`-th batch of process `rank` of `world` holds."""
+        order = self.order(rank, world)
+        order.first = number
+        return next(iter(order))
+
+    def file_of(self, draw: Draw) -> str:
+        """The image that is read for a draw."""
+        return file_at(self.train_parts, draw.index)
+
     def first_batch(self, world: int) -> dict[str, Tensor]:
         """The first batch of the training, as the first of `world` processes reads it."""
         reader = SeededImages(self.train_images, self.seed)
-        return _readable(collate([reader[draw] for draw in next(iter(self.order(0, world)))]))
+        return _readable(collate([reader[draw] for draw in self.batch(0, 0, world)]))
 
-    def _loader(self, images: Images, batches: Iterable[list[Any]]) -> DataLoader:
-        return WatchedLoader(
+    def _loader(self, images: Images, parts: list[SegmentationDataset], batches: Iterable[list[Any]]) -> WatchedLoader:
+        loader = WatchedLoader(
             SeededImages(images, self.seed),
+            lambda index: file_at(parts, index),
+            self.workers,
             batch_sampler=batches,
-            num_workers=self.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
             worker_init_fn=ignore_signals,
         )
+        self.loaders.append(loader)
+        return loader
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> WatchedLoader:
         trainer = self.trainer
         assert trainer is not None
         order = self.order(trainer.global_rank, trainer.world_size)
         order.first = trainer.global_step * self.parts
-        return self._loader(self.train_images, order)
+        return self._loader(self.train_images, self.train_parts, order)
 
-    def val_dataloader(self) -> DataLoader | list[Any]:
+    def val_dataloader(self) -> WatchedLoader | list[Any]:
         if self.val_images is None or self.trainer is None:
             return []
         rank, world = self.trainer.global_rank, self.trainer.world_size
         mine = [[index] for index in range(rank, len(self.val_images), world)]
-        return self._loader(self.val_images, mine or [[]])  # where there are fewer images than processes
+        # [[]] where there are fewer images than processes
+        return self._loader(self.val_images, self.val_parts, mine or [[]])
 
 
 def _readable(batch: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +11,14 @@ from nonlocalseg.data.source import RECIPE
 from nonlocalseg.files import check_folder, sweep_unfinished
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.runtime import training_rank
+from nonlocalseg.training.lock import LOCK, Lock
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+PREVIOUS = CHECKPOINT.with_name("previous.ckpt")
+"""The one before, for where the last turns out to be damaged."""
 METRICS, CURVES = "metrics.csv", "curves.png"
-LOCK = "running.lock"
-PROCESS = re.compile("[0-9]{1,9}")
+BROKEN = "broken"
+"""Batches of steps that could not be taken, for whoever looks for the reason; never removed."""
 EARLY = {RECIPE, LOCK, METRICS, "loggers.json", "checkpoints", "tensorboard", "wandb", "mlflow.db"}
 """What a run makes in its folder before its first checkpoint, and ..."""
 LATER = {BEST, LAST, CURVES}
@@ -42,6 +42,8 @@ class RunFolder:
         self.resumed = resume is not None
         self._name = name.replace("/", "-")
         self._path = Path(resume) if resume is not None else None
+        self._lock: Lock | None = None
+        self._killed_early = self.resumed and (self.path / LOCK).is_file() and not self._checkpointed()
         if out is not None:
             self._path = check_folder(out)
             if training_rank() == 0 and self._path.is_dir() and not _gone_early(self._path):
@@ -64,14 +66,18 @@ class RunFolder:
     def phase(self, index: int) -> Path:
         return self.path / f"phase-{index + 1}" if self.several else self.path
 
-    def checkpoint(self, index: int) -> Path | None:
-        """What phase `index` of a resumed run goes on from; None where it begins. FileNotFoundError for the first."""
+    def checkpoints(self, index: int) -> list[Path]:
+        """What phase `index` of a resumed run may go on from, the newest first; nothing where it begins.
+
+        FileNotFoundError where the first has none, except that the run was killed before it could write one.
+        """
         if not self.resumed:
-            return None
-        path = self.phase(index) / CHECKPOINT
-        if index == 0 and not path.is_file():
-            raise FileNotFoundError(f"{self.path} holds no {path.relative_to(self.path)} to resume from")
-        return path if path.is_file() else None
+            return []
+        paths = [self.phase(index) / name for name in (CHECKPOINT, PREVIOUS)]
+        found = [path for path in paths if path.is_file()]
+        if index == 0 and not found and not self._killed_early:
+            raise FileNotFoundError(f"{self.path} holds no {paths[0].relative_to(self.path)} to resume from")
+        return found
 
     def last(self, index: int) -> Path:
         """The model that phase `index` ends with, from which the next begins."""
@@ -83,7 +89,7 @@ class RunFolder:
             return
         if self._path is not None:
             self._path.mkdir(parents=True, exist_ok=True)
-            _lock(self._path)
+            self._lock = Lock(self._path)
             for place in _places(self._path):
                 sweep_unfinished(place)  # of a run that was killed while it wrote
             if not self.resumed and not self.holds_checkpoints():
@@ -95,19 +101,22 @@ class RunFolder:
             folder = Path("runs") / (self._name if number == 1 else f"{self._name}-{number}")
             try:
                 folder.mkdir()
-                _lock(folder)
-                self._path = folder
+                self._lock, self._path = Lock(folder), folder
             except FileExistsError:  # also by a run that began at the same time
                 number += 1
 
     def release(self) -> None:
         """Let other runs in again."""
-        if training_rank() == 0 and self._path is not None:
-            (self._path / LOCK).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release(keep=self._killed_early and not self._checkpointed())
+            self._lock = None
 
     def holds_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
-        return self._path is not None and (self.resumed or any(self._path.rglob(CHECKPOINT.name)))
+        return self._path is not None and (self.resumed or self._checkpointed())
+
+    def _checkpointed(self) -> bool:
+        return any(path.is_file() for name in (CHECKPOINT, PREVIOUS) for path in self.path.rglob(name.name))
 
     def discard(self) -> None:
         """Remove what a run with nothing to go on from has made, which would be in the way of the next try."""
@@ -124,7 +133,8 @@ class RunFolder:
 def _gone_early(folder: Path) -> bool:
     """Whether the folder is empty, or holds only what a run left that was killed before its first checkpoint."""
     names = {path.name for path in folder.iterdir()}
-    return not names or (LOCK in names and names <= EARLY and not any(folder.rglob(CHECKPOINT.name)))
+    names.discard(BROKEN)
+    return not names or (LOCK in names and names <= EARLY and not any(folder.rglob("*.ckpt")))
 
 
 def _sweep(folder: Path, names: set[str]) -> None:
@@ -138,34 +148,3 @@ def _places(folder: Path) -> Iterator[Path]:
     """The folders in which a run writes files."""
     for phase in (folder, *sorted(folder.glob("phase-*"))):
         yield from (place for place in (phase, *(phase / name for name in WRITTEN_IN)) if place.is_dir())
-
-
-def _lock(folder: Path) -> None:
-    """Say that this process writes to the folder. Raises ValueError where another one that still runs says so."""
-    path = folder / LOCK
-    while True:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
-            process, host = [*path.read_text(encoding="utf-8", errors="replace").split(), "", ""][:2]
-            if not (host == socket.gethostname() and PROCESS.fullmatch(process) and _ended(int(process))):
-                raise ValueError(
-                    f"{folder} is being written by another run (process {process or '?'} on {host or '?'}): wait for it, "
-                    f"choose another --out, or remove {path} if that run has ended"
-                ) from None
-            path.unlink(missing_ok=True)
-        else:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(f"{os.getpid()} {socket.gethostname()}\n")
-            return
-
-
-def _ended(process: int) -> bool:
-    """Whether no process has this number."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nonlocalseg import drawing
-from nonlocalseg.files import writing
+from nonlocalseg.files import append_text, writing
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.folder import CURVES, METRICS, RunFolder
 from nonlocalseg.training.module import SegmentationTraining
@@ -40,7 +42,7 @@ class MetricsFile(lightning.Callback):
         self.folder, self.index, self.classes, self.console = folder, index, classes, console
         self.columns = ["step", "loss", "rate", "images_per_second", "miou", "mean_accuracy", "pixel_accuracy"]
         self.columns += [f"iou/{name}" for name in classes]
-        self.loss = torch.zeros(())  # summed over the steps since the last row
+        self.loss = self.part = torch.zeros(())  # summed over the steps since the last row, and within a step
         self.steps = self.timed = 0
         self.started = self.paused = 0.0
 
@@ -79,17 +81,19 @@ class MetricsFile(lightning.Callback):
         self, trainer: Trainer, pl_module: SegmentationTraining, outputs: Any, batch: object, batch_idx: int
     ) -> None:
         parts = trainer.accumulate_grad_batches
-        self.loss = self.loss + outputs["loss"].detach()
+        self.part = (self.part if batch_idx % parts else torch.zeros_like(self.loss)) + outputs["loss"].detach()
         if (batch_idx + 1) % parts:
             return
-        self.steps, self.timed = self.steps + 1, self.timed + 1
+        if not pl_module.skipped:
+            self.loss, self.steps = self.loss + self.part, self.steps + 1
+        self.timed += 1
         step = trainer.global_step
         if step == 1 or step % LOG_EVERY == 0 or step == pl_module.phase.steps:
             seconds = time.perf_counter() - self.started
             self._write(
                 trainer,
                 {
-                    "loss": float(self._over_all(trainer)) / self.steps,
+                    "loss": float(self._over_all(trainer)) / self.steps if self.steps else math.nan,
                     "rate": rate_at(pl_module.phase, step),
                     "images_per_second": self.timed * pl_module.phase.batch_size / seconds,
                 },
@@ -110,9 +114,9 @@ class MetricsFile(lightning.Callback):
 
     def _write(self, trainer: Trainer, row: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                shown = {name: f"{value:.6g}" for name, value in row.items()}
-                csv.DictWriter(file, self.columns).writerow({"step": trainer.global_step, **shown})
+            line, shown = io.StringIO(newline=""), {name: f"{value:.6g}" for name, value in row.items()}
+            csv.DictWriter(line, self.columns).writerow({"step": trainer.global_step, **shown})
+            append_text(self.path, line.getvalue())
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if value == value}, trainer.global_step)
 

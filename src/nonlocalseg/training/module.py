@@ -14,15 +14,11 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.training.data import mix_seed
 from nonlocalseg.training.optimisation import make_optimizer, phase_loss, poly_factor
-from nonlocalseg.training.together import leave, stop_for
-
-ABSURD_NORM = 1e8
-SKIPPED_STEPS = 25
-"""Steps in a row that float16's loss scaling may skip while it looks for a scale."""
+from nonlocalseg.training.together import stop_for
 
 
 class SegmentationTraining(lightning.LightningModule):
-    """Trains `model` as `phase` says; `scores` are those of the last validation."""
+    """Trains `model` as `phase` says; `scores` are those of the last validation, `skipped` whether the step was left out."""
 
     def __init__(self, model: Segmenter, phase: Phase, seed: int, channels_last: bool = False) -> None:
         super().__init__()
@@ -31,7 +27,7 @@ class SegmentationTraining(lightning.LightningModule):
         self.metric = SegmentationMetric(model.num_classes)
         self.view = phase.view
         self.scores: Scores | None = None
-        self._skipped = 0
+        self.skipped = False
         self._unreadable: str | None = None
         for module in self._frozen():
             module.requires_grad_(False)
@@ -78,17 +74,6 @@ class SegmentationTraining(lightning.LightningModule):
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.loss(self.model(images), batch["label"])
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop instead of training on with weights that a broken gradient has ruined."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        fine = norm < ABSURD_NORM  # False for NaN too
-        self._skipped = 0 if fine else self._skipped + 1
-        if fine or (self.trainer.precision == "16-mixed" and self._skipped < SKIPPED_STEPS):
-            return
-        cure = "lower --rate, add --warmup-steps or --gradient-clip, or train with --precision 32"
-        leave(self.trainer, ValueError(f"the gradient norm at step {self.global_step} is {norm:.3g}: {cure}"))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.global_step >= self.phase.steps:

@@ -29,6 +29,7 @@ from nonlocalseg.values import (
 )
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+BrokenSteps = Literal["stop", "skip"]
 
 
 def _each_once(given: object) -> object:
@@ -104,6 +105,10 @@ class Plan:
 
     deterministic: bool = True
     """GPU kernels that give the same result each time; without, they may be faster, and no two runs are alike."""
+
+    broken_steps: BrokenSteps = "stop"
+    """What follows where a step's loss or gradient is no number: stop, or skip the step, which leaves weights and
+    statistics as they were. Its images are named and kept in the run's broken/."""
 
     logger: Annotated[tuple[LoggerName, ...], BeforeValidator(_each_once)] = ("tensorboard",)
     """Where the curves go beside metrics.csv, one or several of tensorboard, wandb (Weights & Biases; offline with

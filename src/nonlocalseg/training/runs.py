@@ -17,11 +17,12 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import process_grid, training_rank, worker_count
-from nonlocalseg.training.checkpoints import check_unchanged, read_checkpoint
-from nonlocalseg.training.folder import CHECKPOINT, RECIPE, RunFolder
+from nonlocalseg.training.checkpoints import check_unchanged, newest_whole, read_checkpoint
+from nonlocalseg.training.folder import RECIPE, RunFolder
 from nonlocalseg.training.history import tell
 from nonlocalseg.training.loggers import check_installed
-from nonlocalseg.training.plan import Plan, read_plan, resolve
+from nonlocalseg.training.plan import Plan, read_plan, resolve, write_plan
+from nonlocalseg.training.signals import leaving_at_once
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
 from nonlocalseg.values import changed
 from nonlocalseg.zoo.pretrained import from_pretrained
@@ -65,9 +66,14 @@ def train(
     """
     plan, folder = planned(recipe, out, resume, changes)
     console = Console(quiet=not progress or training_rank() > 0)
-    plan = _with_weights(_on_this_machine(plan), folder, console)
-    with _quiet_lightning():
-        return _run(plan, folder, console)
+    try:
+        with _quiet_lightning(), leaving_at_once():
+            return _run(_with_weights(_on_this_machine(plan), folder, console), folder, console)
+    except SystemExit:  # after a signal
+        kept = folder.holds_checkpoints()
+        cure = f"continue with --resume {folder.path}" if kept else "nothing was saved yet: start again"
+        console.print(f"interrupted; {cure}", highlight=False)
+        raise
 
 
 def planned(
@@ -150,11 +156,13 @@ def _with_weights(plan: Plan, folder: RunFolder, console: Console) -> Plan:
 def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
     """Run the phases of `plan` one after the other; each starts from the last weights of the one before."""
     source, fitted, final = plan.init_from, None, len(plan.phases) - 1
+    if folder.resumed and not folder.checkpoints(0):
+        told = f"{folder.path} was killed before its first checkpoint: it begins with the first step again"
+        console.print(told, highlight=False, soft_wrap=True)
     for index, phase in enumerate(plan.phases):
         if not (index < final and _over(folder, index, phase)):
-            resumed = folder.checkpoint(index) is not None  # its weights are put over those of the model
-            model = start_model(plan, phase, str(folder.last(index)) if resumed else source)
-            with _claimed(folder, console):
+            model = start_model(plan, phase, source, folder.last(index) if folder.checkpoints(index) else None)
+            with _claimed(folder, plan):
                 fitted = fit_phase(plan, index, model, folder, console)
         source = str(folder.last(index))
     assert isinstance(fitted, Fitted)  # the last phase always runs
@@ -176,25 +184,25 @@ def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
 
 def _over(folder: RunFolder, index: int, phase: Phase) -> bool:
     """Whether a phase of a resumed run, which another follows, has nothing left to do."""
-    if not folder.resumed or folder.checkpoint(index) is None or not folder.last(index).is_dir():
+    checkpoint = newest_whole(folder.checkpoints(index), Console(quiet=True))
+    if checkpoint is None or not folder.last(index).is_dir():
         return False
-    begun = folder.checkpoint(index + 1) is not None  # the next one is not taken back, whatever --steps says now
-    return begun or read_checkpoint(folder.phase(index) / CHECKPOINT)["global_step"] >= phase.steps
+    begun = folder.checkpoints(index + 1)  # the next one is not taken back, whatever --steps says now
+    return bool(begun) or read_checkpoint(checkpoint)["global_step"] >= phase.steps
 
 
 @contextmanager
-def _claimed(folder: RunFolder, console: Console) -> Iterator[None]:
-    """The folder, made; gone again after a failure that leaves nothing to go on from."""
+def _claimed(folder: RunFolder, plan: Plan) -> Iterator[None]:
+    """The folder, made, with its recipe from the first moment on; gone again after a failure that leaves nothing to go on
+    from."""
     folder.claim()
     try:
+        if training_rank() == 0 and not folder.recipe.exists():
+            write_plan(folder.recipe, plan)
         yield
-    except BaseException as error:
-        kept = folder.holds_checkpoints()
-        if not kept:
+    except BaseException:
+        if not folder.holds_checkpoints():
             folder.discard()
-        if isinstance(error, SystemExit):  # after a signal
-            cure = f"continue with --resume {folder.path}" if kept else "nothing was saved yet: start again"
-            console.print(f"interrupted; {cure}", highlight=False)
         raise
     finally:
         folder.release()

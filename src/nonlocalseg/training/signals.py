@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -63,6 +64,25 @@ class LeaveOnSignal(lightning.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Where no step is under way, before a training has begun and between its phases, the signals that would kill the
+    process end it by SystemExit(128 + signal), so that what it has made is cleared away."""
+
+    def leave_now(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        deadly = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+        before = {number: signal.signal(number, leave_now) for number in deadly}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ignore_signals(worker: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,21 +12,26 @@ import lightning
 import torch
 from rich.console import Console
 
-from nonlocalseg.models.creation import create_model, with_stage_heads
+from nonlocalseg.data.readers import told_by
+from nonlocalseg.models.creation import build, create_model, with_stage_heads
+from nonlocalseg.models.hub import with_classes
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.storage import read_config
 from nonlocalseg.recipes.schema import Phase
-from nonlocalseg.runtime import process_grid
+from nonlocalseg.runtime import process_grid, training_rank
 from nonlocalseg.training.batch_norm import synchronise
 from nonlocalseg.training.callbacks import Average, Checkpoints, RecipeFile, SameFolder
-from nonlocalseg.training.checkpoints import WrittenBeside, check_resumable, identity
+from nonlocalseg.training.checkpoints import WrittenBeside, check_resumable, identity, newest_whole, set_damaged_aside
 from nonlocalseg.training.data import SegmentationData, mix_seed
 from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.history import MetricsFile
 from nonlocalseg.training.loggers import logging_to
+from nonlocalseg.training.memory import told_what_fits
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.progress import ProgressBar
 from nonlocalseg.training.signals import LeaveOnSignal
+from nonlocalseg.training.soundness import Soundness
 from nonlocalseg.values import changed
 from nonlocalseg.zoo.pretrained import from_pretrained
 
@@ -44,21 +48,22 @@ class Fitted:
     step: int
 
 
-def start_model(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
+def start_model(plan: Plan, phase: Phase, source: str | None, resumed: Path | None = None) -> Segmenter:
     """The model before the first step, for the classes of the phase's data; it sees images as the validation does.
 
-    From the saved model `source` where there is one, with new classifiers if its classes are others.
+    From the saved model `source` where there is one, with new classifiers if its classes are others; like the one in the
+    folder `resumed`, whatever its weights, where those of a checkpoint will be put over them.
     """
-    model = _made(plan, phase, source)
+    model = _made(plan, phase, source, resumed)
     if model.config is not None:
         model.config = changed(model.config, {"view": phase.view, "trained_crop": phase.crop})
     return model
 
 
-def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
+def _made(plan: Plan, phase: Phase, source: str | None, resumed: Path | None) -> Segmenter:
     data = phase.open()[0]
     lightning.seed_everything(plan.seed, verbose=False)
-    if source is None:
+    if source is None and resumed is None:
         options: dict[str, Any] = dict(plan.model_options)
         return create_model(
             plan.model,
@@ -70,9 +75,9 @@ def _made(plan: Plan, phase: Phase, source: str | None) -> Segmenter:
             backbone_weights=plan.backbone_weights,
             **options,
         )
-    model = from_pretrained(source)
+    model = build(read_config(resumed)) if resumed is not None else from_pretrained(str(source))
     if tuple(model.classes) != tuple(data.classes):
-        model = from_pretrained(source, data.classes, data.palette, data.labels.meaning)
+        model = with_classes(model, data.classes, data.palette, data.labels.meaning)
     elif model.config is not None:
         model.config = changed(model.config, {"label_map": data.labels.meaning})
     asked = "stage_heads" in plan.model_options and plan.model_options["stage_heads"]
@@ -85,9 +90,11 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     It is left with the weights of the last step, or their average where the phase has one.
     """
     phase, seed = plan.phases[index], mix_seed(plan.seed, index)
-    checkpoint = folder.checkpoint(index)
+    checkpoint = newest_whole(folder.checkpoints(index), console)
     if checkpoint is not None:
         check_resumable(checkpoint, plan, phase, model.classes)
+        if training_rank() == 0:
+            set_damaged_aside(checkpoint)
     save_memory(model, plan)
     devices, machines = process_grid(plan.devices, plan.num_nodes)
     if devices * machines > 1 if plan.sync_batchnorm is None else plan.sync_batchnorm:
@@ -100,6 +107,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     callbacks = [
         SameFolder(folder),
         RecipeFile(folder, plan),
+        Soundness(folder, index, images, plan.broken_steps, console),
         MetricsFile(folder, index, model.classes, console),
         *([average] if average else []),
         keeper,
@@ -111,7 +119,7 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     with _determinism_restored(), logging_to(plan, index, folder) as loggers:
         trainer = lightning.Trainer(**options, callbacks=callbacks, logger=loggers, default_root_dir=place)
         console.print(_summary(plan, index, model, images, place), highlight=False)
-        with _readers_ended():
+        with told_what_fits(trainer, module, plan), told_by(images.loaders):
             trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         if average:
             average.on_train_end(trainer, module)  # Lightning leaves it out where no step was left to do
@@ -139,18 +147,6 @@ def _trainer_options(plan: Plan, phase: Phase, devices: int, machines: int) -> d
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-@contextmanager
-def _readers_ended() -> Iterator[None]:
-    """After a failure no process that reads images is left: Python would wait for one that is stopped."""
-    before = set(multiprocessing.active_children())
-    try:
-        yield
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - before:
-            process.kill()
-        raise
 
 
 @contextmanager
