@@ -29,7 +29,7 @@ from nonlocalseg.training.runs import train
 
 OPTIONS: dict[str, Any] = {
     "data": "synthetic",
-    "data_options": {"size": [48, 96], "length": 40},
+    "data_options": {"size": [48, 96], "length": 6},
     "model": "ann",
     "backbone": "mobilenetv2_035",
     "model_options": {"channels": 16, "key_channels": 8, "value_channels": 8, "auxiliary_channels": 16},
@@ -106,7 +106,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     drawn = random.Random(asked.seed)
