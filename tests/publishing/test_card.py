@@ -89,6 +89,7 @@ def test_the_card_of_a_run(run: Path) -> None:
     ):
         assert line in card, line
     assert "secret" not in card  # no folder of the machine
+    assert "| root |" not in card
     assert "{{" not in card
 
 
