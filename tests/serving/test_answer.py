@@ -93,6 +93,15 @@ def test_a_large_image_is_seen_in_windows(monkeypatch: pytest.MonkeyPatch) -> No
     assert served(view=View(short_side=32)).view_of((48, 64)).mode == "whole"
 
 
+def test_an_image_in_tiles_is_that_of_the_whole() -> None:
+    image, progress = photograph(96, 144), Progress()
+    (whole,) = answers_of([served()], image, Progress())
+    (tiled,) = answers_of([served(view=View(mode="stream", crop=64))], image, progress)
+    assert progress.done == progress.total > 1
+    assert (tiled.mask == whole.mask).mean() > 0.999
+    assert np.abs(tiled.probability.astype(int) - whole.probability).max() <= 1
+
+
 def test_two_models_are_counted_together_and_stop_between_passes() -> None:
     class Once(Progress):
         def before_pass(self) -> None:

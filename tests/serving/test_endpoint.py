@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import struct
+import threading
 import time
+import urllib.request
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,7 +296,6 @@ def test_what_fails_and_what_is_cancelled(client: TestClient, desk: Desk) -> Non
     assert labelled(client, encoded(photograph(8, 64)))[1]["error"] == "images must be at least 16x16 pixels, not 8x64"
     assert client.post("/page/photographs", content=b"hello").status_code == 415
     assert client.get("/page/photographs/unknown").status_code == 404
-    import threading
 
     go = threading.Event()
     blocking = desk.line.enter()
@@ -309,3 +313,29 @@ def test_examples_are_drawn(client: TestClient) -> None:
     assert sizes[0] == (512, 96)
     assert client.get("/page/examples/4.png").status_code == 404
     assert client.get("/page/examples/..%2f..%2fsecret.png").status_code == 404
+
+
+def test_the_documented_request(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+
+    def opened(request: urllib.request.Request) -> io.BytesIO:
+        answer = client.request(
+            request.get_method(), request.full_url, content=request.data, headers=dict(request.headers)
+        )
+        assert answer.status_code == 200
+        return io.BytesIO(answer.content)
+
+    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    found = names["predict"]("http://testserver", encoded(IMAGE, "JPEG"))
+    assert set(found) == {"model", "height", "width", "seen", "classes"}
+    keys = {"id", "name", "colour", "pixels", "share", "probability", "segmentation"}
+    assert set(found["classes"][0]) == keys
+    assert all(f"`{key}`" in text for key in keys | {"width", "height", "model", "seen"})
+    for option, default in (("max_megabytes", 20), ("max_megapixels", 25), ("queue", 8), ("keep_megabytes", 512)):
+        assert getattr(Limits(), option) == default
+        assert f"| `--{option.replace('_', '-')}` | {default} |" in text
+    for line in re.findall(r"^curl .*?http://127.0.0.1:7860(/\w+)", text, re.MULTILINE):
+        assert line in client.get("/openapi.json").json()["paths"]

@@ -18,6 +18,7 @@ from nonlocalseg.images import channels_first, mask_picture
 from nonlocalseg.inference.engine import Model, Seen, look
 from nonlocalseg.inference.memory import LARGE, SIDE
 from nonlocalseg.inference.resizing import Extent, sizes_of
+from nonlocalseg.inference.tiled import TiledBatch
 from nonlocalseg.labels import Colour
 from nonlocalseg.serving.limits import Refused
 from nonlocalseg.serving.line import Progress
@@ -48,7 +49,7 @@ class Served:
             return self.view.economical
         return replace(self.view, mode="slide", crop=(SIDE, SIDE), score_resize="bilinear")
 
-    def seen(self, image: np.ndarray, job: Progress) -> Seen:
+    def seen(self, image: np.ndarray, job: Progress) -> Seen | TiledBatch:
         return look(
             self.model,
             channels_first(image)[None],
@@ -108,7 +109,7 @@ def answers_of(models: Sequence[Served], image: np.ndarray, job: Progress) -> li
     return [_answer(served, seen) for served, seen in zip(models, looks, strict=True)]
 
 
-def _answer(served: Served, seen: Seen) -> Answer:
+def _answer(served: Served, seen: Seen | TiledBatch) -> Answer:
     with torch.no_grad():
         classes, probability = seen.best_and_probability()
     kind = torch.uint8 if len(served.classes) <= 256 else torch.uint16
