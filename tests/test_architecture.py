@@ -38,7 +38,7 @@ LEAVES = (
 EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "progress"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
-ZOO = {"zoo", "conversion", "data", "images", *MODELS}
+ZOO = {"zoo", "conversion", "exporting", "data", "images", *MODELS}
 EVALUATION = {"inference", *ZOO, "metrics", "boundaries", "drawing", "images"}
 TRAINING = {"recipes", "evaluation", "losses", *EVALUATION}
 # Part -> the parts that it may import beside itself and those that everybody may.
@@ -47,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "heads": {"blocks"},
     "models": BELOW_MODELS,
     "conversion": MODELS,
+    "exporting": MODELS,
     "data": {"images"},
     "zoo": ZOO - {"zoo"},
     "inference": {"drawing", *ZOO},
@@ -77,6 +78,10 @@ OWNERS: dict[str, set[str]] = {
     "ray": {"inference/many.py"},
     "fsspec": {"inference/addresses.py", "inference/sources.py"},
     "pyarrow": {"inference/tables.py"},
+    "onnx": {"exporting"},
+    "onnxscript": {"exporting"},
+    "onnxruntime": {"exporting"},
+    "openvino": {"exporting"},
     "av": {"inference"},
 }
 LARGEST_FILE, MOST_PARAMETERS, MOST_SUPPRESSIONS = 300, 12, 8
@@ -304,7 +309,18 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_is_light():
-    heavy = ["lightning", "gradio", "onnx", "matplotlib", "timm", "torchvision", "scipy", "pydantic"]
+    heavy = [
+        "lightning",
+        "gradio",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "matplotlib",
+        "timm",
+        "torchvision",
+        "scipy",
+        "pydantic",
+    ]
     assert run_python(f"import sys, nonlocalseg; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nonlocalseg.data.source import DataSource
     from nonlocalseg.evaluation.scoring import evaluate
     from nonlocalseg.explanation.collect import explain
+    from nonlocalseg.exporting.writing import export
     from nonlocalseg.inference.engine import infer
     from nonlocalseg.inference.predictor import Prediction, predict
     from nonlocalseg.models.catalog import MODELS
@@ -42,6 +43,7 @@ _PUBLIC = {
     "create_model": "nonlocalseg.models.creation",
     "evaluate": "nonlocalseg.evaluation.scoring",
     "explain": "nonlocalseg.explanation.collect",
+    "export": "nonlocalseg.exporting.writing",
     "fold": "nonlocalseg.models.folding",
     "from_pretrained": "nonlocalseg.zoo.pretrained",
     "infer": "nonlocalseg.inference.engine",
@@ -65,6 +67,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "explain",
+    "export",
     "fold",
     "from_pretrained",
     "infer",

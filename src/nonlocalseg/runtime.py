@@ -6,7 +6,9 @@ The only file that reads RANK, WORLD_SIZE, LOCAL_RANK and their kin.
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -179,3 +181,13 @@ def gather(found: Any) -> list[Any]:
     shares: list[Any] = [None] * world_size()
     dist.all_gather_object(shares, found)
     return shares
+
+
+def processor() -> str:
+    """The CPU by its name, as far as the system tells."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nonlocalseg.blocks.joining import join
+from nonlocalseg.blocks.joining import join, same_size
 from nonlocalseg.blocks.tiles import Tile, resampled
 
 M = TypeVar("M", bound=nn.Module)
@@ -152,6 +152,6 @@ def resize(
     the map `source` becomes the tile `target`."""
     if target is not None:
         return resampled(x, source, target, align_corners)
-    if x.shape[-2:] == torch.Size(size):
+    if same_size(x, size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)

@@ -34,7 +34,7 @@ def join(
         pooled = tile is not None and len(sources) > 0 and sources[place] is None
         if tile is not None and sources and not pooled:
             x = resampled(x, sources[place], tile, align_corners)
-        if x.shape[-2:] == torch.Size(size) and not pooled:
+        if same_size(x, size) and not pooled:
             part = F.conv2d(x, weight, bias, padding=conv.padding, dilation=conv.dilation)
             bias = None
         elif weight.shape[-1] == 1:
@@ -48,6 +48,16 @@ def join(
         out = part if out is None else out.add_(part)
     assert out is not None
     return out if bias is None else out.add_(bias[:, None, None])
+
+
+def same_size(x: Tensor, size: tuple[int, int] | torch.Size) -> bool:
+    """Whether the height and width of `x` are `size`; in export only where they are so at every size of the images,
+    because a graph that leaves a resize out for one of them would forbid it, or be wrong at the others."""
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return all(statically_known_true(side == other) for side, other in zip(x.shape[-2:], size, strict=True))
+    return x.shape[-2:] == torch.Size(size)
 
 
 def interpolation(

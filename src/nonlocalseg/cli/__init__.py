@@ -35,6 +35,7 @@ VERBS = {
     "serve": ("serving", "serve"),
     "report": ("reporting", "report"),
     "submit": ("datasets", "submit"),
+    "export": ("exporting", "export"),
     "convert": ("conversion", "convert"),
     "push": ("publishing", "push"),
     "benchmark": ("measuring", "benchmark"),

@@ -85,13 +85,13 @@ def _give(model: str, out: str) -> None:
 
     from nonlocalseg.conversion.mmseg_writing import to_mmseg
     from nonlocalseg.files import write_text, writing
-    from nonlocalseg.zoo.pretrained import from_pretrained
+    from nonlocalseg.zoo.pretrained import pretrained_network
 
     path = Path(out).expanduser()
     if path.suffix not in (".pth", ".pt"):
         raise ValueError(f"--out: {out} is not the name of a checkpoint; let it end in .pth")
     check_folder(path.parent)
-    content, config = to_mmseg(from_pretrained(model)), path.with_suffix(".py")
+    content, config = to_mmseg(pretrained_network(model)), path.with_suffix(".py")
     text = str(content["meta"]["cfg"])
     if config.exists() and config.read_text(encoding="utf-8") != text:
         raise ValueError(f"--out: {config}, where the config would stand, exists already; choose another name")

@@ -14,7 +14,7 @@ from nonlocalseg.labels import Colour, LabelError, LabelMap, check_same_classes,
 from nonlocalseg.models.creation import build
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.runtime import pick_device
-from nonlocalseg.zoo.pretrained import from_pretrained
+from nonlocalseg.zoo.pretrained import pretrained_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def open_subject(
     """
     where, pixels = pick_device(device), read_image(image)
     place = pixel if pixel is not None else (pixels.shape[1] // 2, pixels.shape[0] // 2)
-    networks = {name: from_pretrained(path).to(where) for name, path in short_names(models).items()}
+    networks = {name: pretrained_network(path).to(where) for name, path in short_names(models).items()}
     labels = None
     if truth is not None:
         network = next(iter(networks.values()))

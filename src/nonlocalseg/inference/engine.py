@@ -88,9 +88,10 @@ def look(
     """
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
-    if hasattr(model, "coarse") and min(extent_of(images)) < SMALLEST:
+    smallest = _smallest(model)
+    if min(extent_of(images)) < smallest:
         height, width = extent_of(images)
-        raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
+        raise ValueError(f"images must be at least {smallest}x{smallest} pixels, not {height}x{width}")
     device = torch.device(device) if device is not None else images.device
     kept_on = torch.device(accumulate_on) if accumulate_on is not None else device
     if view.mode == "stream":
@@ -249,7 +250,7 @@ class Runner:
 
     def _padded(self, images: Tensor) -> Tensor:
         """The images with the mean colour on the right and bottom, as large as the view wants windows to be."""
-        least = (SMALLEST, SMALLEST) if isinstance(self.model, Coarse) else (1, 1)
+        least = (_smallest(self.model),) * 2
         crop = self.view.crop if self.view.small == "pad" and self.view.crop else least
         multiple = self.view.pad_multiple or 1
         height, width = (-(-max(pair) // multiple) * multiple for pair in zip(extent_of(images), crop, strict=True))
@@ -268,6 +269,11 @@ def _highest(scores: Tensor, logits: bool) -> Tensor:
     """The highest probability [B, H, W] of scores [B, K, H, W], in strips of rows."""
     strips = scores.split(STRIP_ROWS, dim=-2)
     return torch.cat([(strip.softmax(1) if logits else strip).amax(1) for strip in strips], dim=-2)
+
+
+def _smallest(model: Model) -> int:
+    """Pixels that a side must have for the model to see it; one for a callable that says nothing."""
+    return SMALLEST if isinstance(model, Coarse) else int(getattr(model, "smallest_side", 1))
 
 
 def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:

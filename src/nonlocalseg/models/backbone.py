@@ -91,7 +91,9 @@ class Backbone(nn.Module):
         """The images padded with zeros on the right and bottom to a multiple of the patch size."""
         height, width = self.padded_size(images.shape[2], images.shape[3])
         bottom, right = height - images.shape[2], width - images.shape[3]
-        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+        # In export, where the sides are unknown, whether there is anything to pad is no question.
+        unknown = self.multiple > 1 and torch.compiler.is_exporting()
+        return F.pad(images, (0, right, 0, bottom)) if unknown or bottom or right else images
 
 
 _ANY_SIZE = {

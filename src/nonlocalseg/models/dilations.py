@@ -24,6 +24,7 @@ def arrange_blocks(body: nn.Module, name: str, options: NetworkOptions) -> None:
         if not pools:
             raise ValueError(f"max_pool_ceil: {name} has no max pool")
         pools[0].ceil_mode = True
+    _pad_plainly(body)
 
 
 def _set_dilations(body: nn.Module, name: str, options: NetworkOptions) -> None:
@@ -80,6 +81,22 @@ def _drop_dilated_pools(body: nn.Module) -> None:
             parent = body.get_submodule(name.rpartition(".")[0])
             assert isinstance(parent, nn.Sequential)
             parent[0] = nn.Identity()
+
+
+def _pad_plainly(body: nn.Module) -> None:
+    """timm computes what its averages that keep the size pad from that size, in floats, which an exported graph with
+    free sizes cannot hold; at stride 1 and kernel 2 it is always one row and one column."""
+    from timm.layers.pool2d_same import AvgPool2dSame
+
+    for name, pool in list(body.named_modules()):
+        if (
+            isinstance(pool, nn.AvgPool2d)
+            and type(pool) is AvgPool2dSame
+            and (pool.kernel_size, pool.stride) == ((2, 2), (1, 1))
+        ):
+            plain = nn.AvgPool2d(2, 1, ceil_mode=pool.ceil_mode, count_include_pad=pool.count_include_pad)
+            parent, _, child = name.rpartition(".")
+            setattr(body.get_submodule(parent), child, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), plain))
 
 
 def _stages(body: nn.Module, name: str, option: str) -> list[list[nn.Module]]:

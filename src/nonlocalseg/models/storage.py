@@ -49,11 +49,18 @@ def write_model(config: ModelConfig, state: dict[str, Tensor], folder: str | Pat
 def read_config(folder: Path) -> ModelConfig:
     """The checked content of `config.json`."""
     path, content = folder / CONFIG, _read_names(folder / CONFIG)
-    for name in ("format_version", DIGEST, "model", "backbone", "classes", "palette", "mean", "std", "options"):
-        if name not in content:
-            raise ValueError(f"{path} lacks {name!r}: it was not written by this library")
+    if DIGEST not in content:
+        raise ValueError(f"{path} lacks {DIGEST!r}: it was not written by this library")
     del content[DIGEST]
     content.pop(SAVED, None)
+    return config_of(content, path)
+
+
+def config_of(content: dict[str, Any], path: Path) -> ModelConfig:
+    """The config whose fields and `format_version` were read from the file `path`; ValueError where they do not fit."""
+    for name in ("format_version", "model", "backbone", "classes", "palette", "mean", "std", "options"):
+        if name not in content:
+            raise ValueError(f"{path} lacks {name!r}: it was not written by this library")
     version = content.pop("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format {version}, this version reads {FORMAT_VERSION}: upgrade nonlocalseg")

@@ -22,7 +22,7 @@ from nonlocalseg.models.storage import BEST, CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
 from nonlocalseg.view import View
-from nonlocalseg.zoo.pretrained import from_pretrained
+from nonlocalseg.zoo.pretrained import pretrained_network
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Mapping[str, Curve]]
@@ -136,7 +136,7 @@ def gather_findings(
 
     seen: how the model sees images: a named setting, and changes of its view.
     """
-    model = from_pretrained(run).to(device)
+    model = pretrained_network(run).to(device)
     view = settled_view(model, None, *seen)
     evaluation = find_evaluation(run, model, measured, view)
     if evaluation is None:

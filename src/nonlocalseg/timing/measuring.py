@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nonlocalseg.models.cost import multiply_adds
+from nonlocalseg.runtime import processor
 from nonlocalseg.timing.tables import Row
 
 _CLEAR, _STATUS, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/meminfo")
@@ -194,7 +195,7 @@ def surroundings(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+        name = f"{processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
     return {
         "device": name,
         "nonlocalseg": __version__,
@@ -202,12 +203,3 @@ def surroundings(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -27,7 +27,7 @@ from nonlocalseg.training.plan import Plan
 from nonlocalseg.training.runs import planned
 from nonlocalseg.training.trainer import save_memory
 from nonlocalseg.values import changed, plain
-from nonlocalseg.zoo.pretrained import from_pretrained
+from nonlocalseg.zoo.pretrained import pretrained_network
 
 ASSUMED_CLASSES = 20
 """Of a data set whose classes are not known before its files are read."""
@@ -107,7 +107,7 @@ def dry_run(
     that cannot work.
     """
     plan, _ = planned(recipe, out, resume, changes)
-    saved = None if plan.init_from is None else from_pretrained(plan.init_from).config
+    saved = None if plan.init_from is None else pretrained_network(plan.init_from).config
     costs: dict[str, Cost] = {}
     outlooks = tuple(_outlook(plan, index, saved, costs) for index in range(len(plan.phases)))
     console = Console(quiet=not progress, highlight=False, markup=False, soft_wrap=True)

@@ -25,7 +25,7 @@ from nonlocalseg.training.plan import Plan, read_plan, resolve, write_plan
 from nonlocalseg.training.signals import leaving_at_once
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
 from nonlocalseg.values import changed
-from nonlocalseg.zoo.pretrained import from_pretrained
+from nonlocalseg.zoo.pretrained import pretrained_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
     """With --init-from, model and backbone are those of the saved model; ValueError where others are asked for."""
     if plan.init_from is None:
         return plan
-    config = from_pretrained(plan.init_from).config
+    config = pretrained_network(plan.init_from).config
     if config is None:
         raise ValueError(f"{plan.init_from} does not say which model it is: save it with save_pretrained")
     found = {"model": config.model, "backbone": config.backbone}
@@ -166,10 +166,10 @@ def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
                 fitted = fit_phase(plan, index, model, folder, console)
         source = str(folder.last(index))
     assert isinstance(fitted, Fitted)  # the last phase always runs
-    saved = from_pretrained(folder.phase(final) / BEST)
+    saved = pretrained_network(folder.phase(final) / BEST)
     if folder.several and training_rank() == 0:
         saved.save_pretrained(folder.path / BEST)
-        from_pretrained(folder.phase(final) / LAST).save_pretrained(folder.path / LAST)
+        pretrained_network(folder.phase(final) / LAST).save_pretrained(folder.path / LAST)
     if training_rank() == 0:
         tell(folder.phase(final), saved.classes, None if fitted.best is None else fitted.best_step, console)
     best = "" if fitted.best is None else f" (the best validation, mIoU {fitted.best:.4f})"

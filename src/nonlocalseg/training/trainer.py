@@ -33,7 +33,7 @@ from nonlocalseg.training.progress import ProgressBar
 from nonlocalseg.training.signals import LeaveOnSignal
 from nonlocalseg.training.soundness import Soundness
 from nonlocalseg.values import changed
-from nonlocalseg.zoo.pretrained import from_pretrained
+from nonlocalseg.zoo.pretrained import pretrained_network
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """As Lightning calls them."""
@@ -75,7 +75,7 @@ def _made(plan: Plan, phase: Phase, source: str | None, resumed: Path | None) ->
             backbone_weights=plan.backbone_weights,
             **options,
         )
-    model = build(read_config(resumed)) if resumed is not None else from_pretrained(str(source))
+    model = build(read_config(resumed)) if resumed is not None else pretrained_network(str(source))
     if tuple(model.classes) != tuple(data.classes):
         model = with_classes(model, data.classes, data.palette, data.labels.meaning)
     elif model.config is not None:

@@ -1,0 +1,66 @@
+"""The formats by name: the suffix of their files, and how one is written, sealed with its passport, and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nonlocalseg.choices import pick
+from nonlocalseg.exporting.form import Form
+from nonlocalseg.exporting.onnx_file import open_onnx, seal_onnx, write_onnx
+from nonlocalseg.exporting.openvino_file import open_openvino, seal_openvino, write_openvino
+from nonlocalseg.exporting.passport import Opened
+from nonlocalseg.exporting.program import open_program, seal_program, write_program
+
+
+@dataclass(frozen=True)
+class Format:
+    """suffix: of the file that is named. packages: whose versions its passport tells. write: a traced graph. seal: put
+    the passport's text into a file that lies there."""
+
+    suffix: str
+    packages: tuple[str, ...]
+    write: Callable[[torch.export.ExportedProgram, Path, Form], None]
+    seal: Callable[[Path, str], None]
+    open: Callable[[Path], Opened]
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        ".onnx",
+        ("onnx", "onnxscript", "onnxruntime"),
+        lambda program, path, _: write_onnx(program, path),
+        seal_onnx,
+        open_onnx,
+    ),
+    "openvino": Format(
+        ".xml",
+        ("openvino", "onnx", "onnxscript"),
+        lambda program, path, form: write_openvino(program, path, form.half),
+        seal_openvino,
+        open_openvino,
+    ),
+    "pt2": Format(".pt2", (), lambda program, path, _: write_program(program, path), seal_program, open_program),
+}
+
+
+def format_of(path: Path, name: str | None = None) -> Format:
+    """The format called `name`, by default that of the suffix. ValueError where there is none, or the two disagree."""
+    suffixes = {kind.suffix: kind for kind in FORMATS.values()}
+    found = suffixes.get(path.suffix)
+    if name is not None:
+        kind = FORMATS[pick("format", name, FORMATS)]
+        if kind is not found:
+            raise ValueError(f"--out: a file of the format {name} ends in {kind.suffix}, not as {path.name}")
+        return kind
+    if found is None:
+        raise ValueError(f"--out: {path.name} ends in none of {', '.join(suffixes)}, which say the format")
+    return found
+
+
+def is_exported(source: str | Path) -> bool:
+    """Whether the name is one of an exported file, by its suffix."""
+    return Path(source).suffix in {kind.suffix for kind in FORMATS.values()}

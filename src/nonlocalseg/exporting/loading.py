@@ -1,0 +1,121 @@
+"""Exported files as models: called like a Segmenter, for everything that only asks for scores."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nonlocalseg.blocks.basic import resize
+from nonlocalseg.exporting.formats import format_of
+from nonlocalseg.exporting.passport import Opened, Passport, read_passport
+from nonlocalseg.labels import Colour
+from nonlocalseg.models.config import ModelConfig
+from nonlocalseg.models.storage import config_of
+from nonlocalseg.view import View
+
+CERTAIN = 100.0
+"""The score of the class that a file names where it answers no scores: its probability is 1."""
+SMALLEST = 16
+
+
+class ExportedModel(nn.Module):
+    """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": scores [B, K, H, W]}`.
+
+    Scores are the model's logits; of a file that answers probabilities their logarithms, whose softmax they are; of one
+    that answers classes `CERTAIN` for the class and 0 for the others. They are brought to the size of the images where
+    the file answers at another. The file runs on the CPU, wherever the images are. `passport` tells what is known of
+    it; `classes`, `palette`, `view`, `align_corners` and `config` are those of the model it was made from.
+    Raises ValueError for images that are smaller, or not of the size of a static file.
+    """
+
+    mean: Tensor
+    digest: Tensor
+    smallest_side = SMALLEST
+
+    def __init__(self, path: Path, opened: Opened, passport: Passport) -> None:
+        super().__init__()
+        self.path, self.passport, self._run = path, passport, opened.run
+        self.register_buffer("mean", torch.tensor(passport.mean).view(1, -1, 1, 1))
+        self.register_buffer("digest", _digest(path))  # by which its evaluations are told from those of other files
+        self.eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.passport.classes
+
+    @property
+    def palette(self) -> tuple[Colour, ...]:
+        return self.passport.palette
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.passport.classes)
+
+    @property
+    def align_corners(self) -> bool:
+        return self.passport.align_corners
+
+    @property
+    def view(self) -> View:
+        return self.passport.view
+
+    @cached_property
+    def config(self) -> ModelConfig | None:
+        content = self.passport.model
+        return None if content is None else config_of(dict(content), self.path)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = self.answer(images)
+        size = (images.shape[2], images.shape[3])
+        form = self.passport.form
+        if form.answer == "classes":
+            named = found.long()[:, None]
+            if form.resized:
+                named = nn.functional.interpolate(named.float(), size, mode="nearest-exact").long()
+            scores = torch.zeros(len(images), self.num_classes, *size, device=images.device)
+            return {"out": scores.scatter_(1, named, CERTAIN)}
+        scores = resize(found, size, self.align_corners) if form.resized else found
+        return {"out": scores.clamp_min(1e-30).log() if form.answer == "probabilities" else scores}
+
+    def answer(self, images: Tensor) -> Tensor:
+        """What the file itself answers, on the device of the images."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
+        height, width = images.shape[-2:]
+        static = self.passport.form.static
+        if static is None and min(height, width) < SMALLEST:
+            raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
+        if static is not None and (height, width) != static:
+            raise ValueError(
+                f"{self.path.name} takes images of {static[0]}x{static[1]} pixels only, not {height}x{width}: "
+                f"see others in windows, --mode slide --crop {static[0]} {static[1]} --small pad"
+            )
+        given = images.detach().float().cpu().contiguous()
+        parts = given.split(1) if static is not None else (given,)
+        return torch.cat([self._run(part) for part in parts]).to(images.device)
+
+
+def load_exported(source: str | Path) -> ExportedModel:
+    """The model in a file that `export` wrote.
+
+    Raises FileNotFoundError where there is none, ValueError in one line for a file that cannot be read, that another
+    program wrote, or whose runtime is not installed.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give a file that `nonlocalseg export` wrote")
+    opened = format_of(path).open(path)
+    return ExportedModel(path, opened, read_passport(opened.text, path))
+
+
+def _digest(path: Path) -> Tensor:
+    """Of the file and, beside an .xml, of its weights: uint8 [32]."""
+    found = hashlib.sha256()
+    for part in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+        with part.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return torch.tensor(list(found.digest()), dtype=torch.uint8)

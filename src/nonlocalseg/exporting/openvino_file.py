@@ -1,0 +1,66 @@
+"""OpenVINO files, an .xml with its .bin: made of an ONNX file, because only that way keeps sizes free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nonlocalseg.exporting.onnx_file import write_onnx
+from nonlocalseg.exporting.passport import ENTRY, Opened
+from nonlocalseg.extras import needing
+
+_NEED = ("export", "OpenVINO files")
+
+
+def write_openvino(program: torch.export.ExportedProgram, path: Path, half: bool) -> None:
+    """Write `path` and the .bin beside it; half: store the weights in 16 bits."""
+    with needing(*_NEED):
+        import openvino
+
+    between = path.with_suffix(".onnx")
+    write_onnx(program, between)
+    try:
+        # Not by openvino.convert_model, which reports its use over the network where that is not forbidden.
+        openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=half)
+    finally:
+        between.unlink()
+
+
+def seal_openvino(path: Path, text: str) -> None:
+    """Put the passport in."""
+    import openvino
+
+    model, sealed = openvino.Core().read_model(path), path.with_name("sealed.xml")
+    model.set_rt_info(text, [ENTRY])
+    openvino.save_model(model, sealed, compress_to_fp16=False)
+    del model  # it has the .bin open
+    for suffix in (".bin", ".xml"):
+        os.replace(sealed.with_suffix(suffix), path.with_suffix(suffix))
+
+
+def open_openvino(path: Path) -> Opened:
+    """The file on the CPU, in float32 arithmetic, with as many threads as torch has."""
+    with needing(*_NEED):
+        import openvino
+
+    if not path.with_suffix(".bin").is_file():
+        raise FileNotFoundError(f"{path.with_suffix('.bin')} is missing beside {path.name}: copy both files")
+    # Without the hint it takes bfloat16 by itself on CPUs that have it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    try:
+        model = openvino.Core().read_model(path)
+        compiled = openvino.compile_model(model, "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: OpenVINO cannot read it ({_last_line(error)}): export it again") from None
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.numpy())[0].copy())
+
+    return Opened(run, str(model.get_rt_info([ENTRY]).value) if model.has_rt_info([ENTRY]) else None)
+
+
+def _last_line(error: RuntimeError) -> str:
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

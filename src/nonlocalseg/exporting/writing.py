@@ -1,0 +1,157 @@
+"""`export()`: a model as a file of another runtime, which has been run and compared before it appears."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nonlocalseg.exporting.checking import TOLERANCE, compare, timed, tried_sizes
+from nonlocalseg.exporting.form import Form
+from nonlocalseg.exporting.formats import Format, format_of
+from nonlocalseg.exporting.graph import Graph, trace
+from nonlocalseg.exporting.loading import ExportedModel
+from nonlocalseg.exporting.passport import Figures, Opened, Passport, Tried
+from nonlocalseg.files import check_folder
+from nonlocalseg.models.config import FORMAT_VERSION
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.values import changed, plain
+from nonlocalseg.view import WHOLE, View
+
+
+class Measured(Protocol):
+    """What `nls.evaluate` returns, as far as it is asked for here."""
+
+    @property
+    def scores(self) -> Any: ...
+    @property
+    def interval(self) -> tuple[float, float]: ...
+    @property
+    def images(self) -> list[dict[str, Any]]: ...
+    @property
+    def settings(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The file, its passport, and its size on disk in bytes, with what lies beside it."""
+
+    path: Path
+    passport: Passport
+    size: int
+
+
+def export(
+    model: Segmenter,
+    path: str | Path,
+    form: Form | None = None,
+    *,
+    format: str | None = None,
+    measure: Callable[[ExportedModel], Measured] | None = None,
+    **changes: object,
+) -> Exported:
+    """Write `model` as a file for onnxruntime (.onnx), OpenVINO (.xml and .bin) or torch.export (.pt2).
+
+    The file is run in its own runtime at five sizes and compared with the model before it appears under its name.
+    `from_pretrained`, `predict` and `evaluate` take it as they take a model.
+
+    Args:
+        model: in evaluation mode.
+        path: the file; its suffix says the format.
+        form: what the graph takes and answers.
+        format: onnx, openvino or pt2, to be sure of the suffix.
+        measure: measures the file, for its passport, e.g. `lambda file: nls.evaluate(file, data="camvid", root=...)`.
+        changes: fields of the form, put over it.
+
+    Raises ValueError in one line for a model in training mode, for a path that no format has, for a missing extra, and
+    where the file differs from the model by more than 1e-4 of its largest value (in half precision 5e-2): none is left.
+    """
+    if model.training:
+        raise ValueError("export() is for evaluation: call model.eval() first")
+    path, form = Path(path).expanduser(), changed(form or Form(), changes)
+    kind = format_of(path, format)
+    if path.is_dir():
+        raise ValueError(f"--out: {path} is a folder; give the name of a file")
+    check_folder(path.parent)
+    reference = Graph.of(model, replace(form, fold=False, half=False))
+    with _together(path) as temporary:
+        # A quantised form would enter here: another writer of the same graph, with a tolerance of its own.
+        kind.write(trace(Graph.of(model, form)), temporary, form)
+        opened = kind.open(temporary)
+        tried = _compared(opened, reference, form, path)
+        passport = Passport(
+            form=form,
+            classes=model.classes,
+            palette=model.palette,
+            mean=tuple(model.mean.flatten().tolist()),
+            align_corners=model.align_corners,
+            view=_view(model.view, form),
+            model=None if model.config is None else {"format_version": FORMAT_VERSION, **plain(model.config)},
+            parity=tried,
+            tolerance=TOLERANCE[form.half],
+            latency=timed(opened.run, form),
+            versions=_versions(kind),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if measure is not None:
+            passport = replace(passport, figures=_figures(measure(ExportedModel(temporary, opened, passport))))
+        kind.seal(temporary, passport.text())
+        size = sum(part.stat().st_size for part in temporary.parent.iterdir())
+    return Exported(path, passport, size)
+
+
+def _compared(opened: Opened, reference: Graph, form: Form, path: Path) -> tuple[Tried, ...]:
+    """The errors at all sizes; ValueError where one is too large."""
+    tried = tuple(compare(opened.run, reference, *size) for size in tried_sizes(form))
+    worst = max(tried, key=lambda one: one.error)
+    if worst.error > TOLERANCE[form.half]:
+        listed = ", ".join(f"{one.height}x{one.width} {one.error:.1e}" for one in tried)
+        raise ValueError(
+            f"{path} would not answer as the model does at {worst.height}x{worst.width} pixels (errors: {listed}; "
+            f"{TOLERANCE[form.half]:g} is allowed), so it was not written: try another format, or --static H W"
+        )
+    return tried
+
+
+def _view(own: View, form: Form) -> View:
+    """How a file sees images: resizing that the graph does is not done before it; fixed sizes are those of windows."""
+    if form.static is not None:
+        return replace(own, mode="slide", crop=form.static, stride=None, small="pad", score_resize="bilinear")
+    return WHOLE if form.size is not None else own
+
+
+def _figures(found: Measured) -> Figures:
+    return Figures(
+        mean_iou=found.scores.mean_iou,
+        interval=found.interval,
+        images=len(found.images),
+        data=found.settings.source.describe(),
+        seen=", ".join(found.settings.words()),
+    )
+
+
+def _versions(kind: Format) -> dict[str, str]:
+    from nonlocalseg import __version__
+
+    packages = {name: importlib.metadata.version(name) for name in kind.packages}
+    return {"nonlocalseg": __version__, "torch": torch.__version__, "python": platform.python_version(), **packages}
+
+
+@contextmanager
+def _together(path: Path) -> Iterator[Path]:
+    """A path of the same name in a folder of its own beside `path`: what lies there at the end takes its place, the file
+    itself last; nothing does where the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        yield Path(folder) / path.name
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
+            os.replace(part, path.with_name(part.name))

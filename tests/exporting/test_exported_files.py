@@ -1,0 +1,177 @@
+"""Exported files: they answer as the model does at every size, are models again, and leave nothing behind when wrong."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from test_models import small
+
+import nonlocalseg as nls
+from nonlocalseg.exporting import checking, writing
+from nonlocalseg.exporting.formats import FORMATS
+from nonlocalseg.exporting.loading import ExportedModel
+from nonlocalseg.exporting.passport import ENTRY
+from nonlocalseg.zoo.pretrained import pretrained_network
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+SUFFIXES = [kind.suffix for kind in FORMATS.values()]
+
+
+@pytest.fixture(scope="module")
+def model() -> nls.Segmenter:
+    return small("fcn").eval()
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory) -> dict[str, writing.Exported]:
+    folder = tmp_path_factory.mktemp("files")
+    return {suffix: nls.export(model, folder / f"model{suffix}") for suffix in SUFFIXES}
+
+
+def loaded(file: writing.Exported) -> ExportedModel:
+    found = nls.from_pretrained(file.path)
+    assert isinstance(found, ExportedModel)
+    return found
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_answers_as_its_model_at_any_size(model, files, suffix):
+    """Of one session, and of batches."""
+    network = loaded(files[suffix])
+    for batch, height, width in ((1, 65, 129), (3, 48, 96), (1, 16, 16), (2, 16, 200), (1, 97, 33)):
+        images = torch.rand(batch, 3, height, width)
+        with torch.no_grad():
+            assert relative(network(images)["out"], model(images)["out"]) < 1e-5
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_prediction_with_a_file_is_that_of_the_model(model, files, suffix):
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    for changes in ({}, {"scales": (0.3, 1.0), "flip": True}):
+        found, wanted = nls.predict(files[suffix].path, picture, **changes), nls.predict(model, picture, **changes)
+        assert torch.equal(found.mask, wanted.mask)
+        torch.testing.assert_close(found.probabilities, wanted.probabilities, rtol=1e-4, atol=1e-5)
+        assert (found.classes, found.palette) == (wanted.classes, wanted.palette)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_passport_says_what_was_measured(model, files, suffix):
+    passport = files[suffix].passport
+    assert passport == loaded(files[suffix]).passport
+    assert [(one.batch, one.height, one.width) for one in passport.parity] == list(checking.SIZES)
+    assert all(0 <= one.error < 1e-5 for one in passport.parity)
+    assert passport.latency.seconds > 0
+    assert {"nonlocalseg", "torch", "python", *FORMATS[format_named(suffix)].packages} == passport.versions.keys()
+    assert loaded(files[suffix]).config == model.config
+
+
+def format_named(suffix: str) -> str:
+    return next(name for name, kind in FORMATS.items() if kind.suffix == suffix)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # a sealed file is sealed again
+def test_a_file_that_is_wrong_is_not_left(model, files, tmp_path, monkeypatch, suffix):
+    """A writer that gives the weights of another model, as a faulty converter would."""
+
+    parts = {".xml", ".bin"} if suffix == ".xml" else {suffix}
+
+    def faulty(program, path, form):
+        for part in parts:
+            path.with_suffix(part).write_bytes(files[suffix].path.with_suffix(part).read_bytes())
+
+    name = format_named(suffix)
+    monkeypatch.setitem(FORMATS, name, dataclasses.replace(FORMATS[name], write=faulty))
+    monkeypatch.setattr(writing, "trace", lambda graph: None)
+    other = copy.deepcopy(model)
+    path = tmp_path / f"model{suffix}"
+    nls.export(other, path)
+    with torch.no_grad():
+        other.head.classifier.bias[0] += 0.01
+    written = path.read_bytes()
+    with pytest.raises(ValueError, match=r"would not answer as the model does at .*65x129 .* so it was not written"):
+        nls.export(other, path)
+    assert path.read_bytes() == written
+    assert {part.suffix for part in tmp_path.iterdir()} == parts
+
+
+def test_mistakes_are_told_in_one_line(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, options, words in (
+        ("model.bin", {}, r"model.bin ends in none of .onnx, .xml, .pt2"),
+        ("model.onnx", {"format": "openvino"}, "a file of the format openvino ends in .xml"),
+        ("model.onnx", {"format": "onx"}, "did you mean 'onnx'"),
+        ("file/model.onnx", {}, "is a file, so .* cannot be a folder"),
+        ("model.onnx", {"host_size": True}, "host_size: without a size"),
+        ("model.onnx", {"size": 8}, "size: 8; give 16 or more"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            nls.export(model, tmp_path / path, **options)
+    with pytest.raises(ValueError, match=r"call model.eval"):
+        nls.export(small("fcn").train(), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_that_cannot_be_read(tmp_path, files):
+    for suffix in SUFFIXES:
+        (tmp_path / f"torn{suffix}").write_bytes(files[suffix].path.read_bytes()[:1000])
+        (tmp_path / "torn.bin").write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"torn{suffix}: .* cannot read it .*: export it again"):
+            nls.from_pretrained(tmp_path / f"torn{suffix}")
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            nls.from_pretrained(tmp_path / f"none{suffix}")
+    (tmp_path / "alone.xml").write_bytes(files[".xml"].path.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"alone.bin is missing beside alone.xml: copy both files"):
+        nls.from_pretrained(tmp_path / "alone.xml")
+    with pytest.raises(ValueError, match="exported file, whose classes are fixed"):
+        nls.from_pretrained(files[".onnx"].path, classes=["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "holds no passport of this library"),
+        ("{", "its passport is damaged"),
+        ("[]", "expected names and values"),
+        ("{}", "its passport: .* missing"),
+    ],
+)
+def test_passports_that_cannot_be_read(tmp_path, files, text, words):
+    proto = onnx.load(files[".onnx"].path)
+    del proto.metadata_props[:]
+    if text is not None:
+        onnx.helper.set_model_props(proto, {ENTRY: text})
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=words):
+        nls.from_pretrained(tmp_path / "model.onnx")
+
+
+def test_what_a_file_cannot_do_is_said(files):
+    network = loaded(files[".onnx"])
+    with pytest.raises(ValueError, match="at least 16x16 pixels, not 8x40"):
+        network(torch.rand(1, 3, 8, 40))
+    with pytest.raises(ValueError, match="an exported file is as fast as its runtime"):
+        nls.speed_up(network)
+    with pytest.raises(ValueError, match="without the network that this needs"):
+        pretrained_network(files[".onnx"].path)
+
+
+def test_free_sides_have_names(files):
+    proto = onnx.load(files[".onnx"].path)
+    (given,), (answer,) = proto.graph.input, proto.graph.output
+    assert given.name == "images"
+    assert [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim] == [
+        "batch", 3, "height", "width",
+    ]  # fmt: skip
+    assert answer.name == "answer"
