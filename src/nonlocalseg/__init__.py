@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nonlocalseg.explanation.collect import explain
     from nonlocalseg.exporting.writing import export
     from nonlocalseg.inference.engine import infer
+    from nonlocalseg.inference.large import predict_into
     from nonlocalseg.inference.predictor import Prediction, predict
     from nonlocalseg.models.catalog import MODELS
     from nonlocalseg.models.config import ModelConfig
@@ -48,6 +49,7 @@ _PUBLIC = {
     "from_pretrained": "nonlocalseg.zoo.pretrained",
     "infer": "nonlocalseg.inference.engine",
     "predict": "nonlocalseg.inference.predictor",
+    "predict_into": "nonlocalseg.inference.large",
     "push_to_hub": "nonlocalseg.publishing.pushing",
     "serve": "nonlocalseg.serving.server",
     "speed_up": "nonlocalseg.models.speed",
@@ -72,6 +74,7 @@ __all__ = [
     "from_pretrained",
     "infer",
     "predict",
+    "predict_into",
     "push_to_hub",
     "serve",
     "speed_up",

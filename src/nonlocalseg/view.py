@@ -119,7 +119,8 @@ class View:
         """Raise ValueError for what goes with whole images or windows alone."""
         for name, usual in _NOT_IN_TILES.items():
             if getattr(self, name) != usual:
-                raise ValueError(f"{name}: mode stream cannot do that; leave it out, or choose mode whole or slide")
+                cure = "leave it out" if usual is None else f"take {usual}"
+                raise ValueError(f"{name}: mode stream cannot do that; {cure}, or choose mode whole or slide")
 
     @property
     def single(self) -> bool:

@@ -1,4 +1,4 @@
-"""Whole images that would not fit into memory are seen in windows, and it is said."""
+"""Whole images that would not fit into memory are seen in tiles, or windows, and it is said."""
 
 from __future__ import annotations
 
@@ -41,7 +41,22 @@ def test_memory_is_counted_from_shapes(model: nls.Segmenter) -> None:
     assert all(held.device.type == "cpu" for held in model.state_dict().values())
 
 
-def test_an_image_that_does_not_fit_is_seen_in_windows(model: nls.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def dense() -> nls.Segmenter:
+    """A model that cannot be seen in tiles."""
+    return nls.create_model("nonlocal", **SMALL, key_channels=4, value_channels=4).eval()
+
+
+def test_an_image_that_does_not_fit_is_seen_in_tiles(model: nls.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
+    view, note = bounded(View(flip=True), model, (2000, 3000), CPU)
+    assert view == View(flip=True, mode="stream")
+    assert note.endswith("are free: seen in tiles, with the same result (--mode stream)")
+    assert bounded(View(score_resize="bicubic"), model, (2000, 3000), CPU)[0].mode == "slide"  # not in tiles
+
+
+def test_where_tiles_will_not_do_it_is_seen_in_windows(dense: nls.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dense
     assert (free_memory(CPU) or 2**40) > 2**20
     needed = bytes_per_pixel(model)
     assert needed is not None
@@ -51,6 +66,7 @@ def test_an_image_that_does_not_fit_is_seen_in_windows(model: nls.Segmenter, mon
     assert note.startswith("3000 x 2000 pixels at once would take about")
     assert "--mode slide --crop N" in note
     assert "--short-side N" in note
+    assert note.endswith("(tiles would not do: NB and FNB relate every position with every other by a softmax)")
     whole = View(short_side=1000)
     assert bounded(whole, model, (2000, 3000), CPU) == (whole, "")  # 1000 x 1500 fit
     large = View(scales=(0.5, 1.25))
@@ -61,19 +77,24 @@ def test_an_image_that_does_not_fit_is_seen_in_windows(model: nls.Segmenter, mon
     assert bounded(View(), lambda images: images, (20000, 30000), CPU) == (View(), "")
 
 
-def test_predict_says_so(model: nls.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_says_so(model: nls.Segmenter, dense: nls.Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LARGE", 100)
     monkeypatch.setattr(memory, "SIDE", 32)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = nls.predict(model, pixels)
+        whole, dense_whole = nls.predict(model, pixels), nls.predict(dense, pixels)
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     with pytest.warns(UserWarning, match=r"^image: 64 x 48 pixels at once would take about .* seen in windows of 32"):
-        bound = nls.predict(model, pixels)
-    windows = nls.predict(model, pixels, mode="slide", crop=32)
+        bound = nls.predict(dense, pixels)
+    windows = nls.predict(dense, pixels, mode="slide", crop=32)
     assert torch.equal(bound.mask, windows.mask)
-    assert not torch.equal(bound.probabilities, whole.probabilities)
+    assert not torch.equal(bound.probabilities, dense_whole.probabilities)
+    with pytest.warns(
+        UserWarning, match=r"^image: 64 x 48 pixels at once would take about .* seen in tiles, with the same"
+    ):
+        tiles = nls.predict(model, pixels)
+    torch.testing.assert_close(tiles.probabilities, whole.probabilities, rtol=1e-5, atol=1e-6)
 
 
 LIMITED = """

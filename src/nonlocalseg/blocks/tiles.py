@@ -76,7 +76,9 @@ S = TypeVar("S", bound=Statistics)
 class Ledger(Protocol):
     """Who adds up what the tiles of a map gather."""
 
-    def total(self, gather: Callable[[], S]) -> S: ...
+    def total(self, gather: Callable[[], S], empty: bool = False) -> S:
+        """The total of what all tiles gather. empty: this one has nothing of its own to add."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ WHOLE: Tiles = {}
 
 def total(tile: Tile | None, gather: Callable[[], S]) -> S:
     """What the whole map (of the tile, where there is one) gathers; statistics are taken of tiles' cores."""
-    return gather() if tile is None else tile.ledger.total(gather)
+    if tile is None:
+        return gather()
+    return tile.ledger.total(gather, any(start >= end for start, end in tile.core))
 
 
 def mean_of(x: Tensor, tile: Tile | None) -> Tensor:

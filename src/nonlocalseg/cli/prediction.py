@@ -61,7 +61,8 @@ def predict(own: Predict, given: Given) -> int:
     (s3://bucket/trip/, https://...); lists (.csv, .tsv, .txt), Parquet files, and tar archives (WebDataset's shards).
     For every photograph three pictures are written below --out, under its own name and at its own size: index/ (class
     numbers, a palette PNG), colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen
-    as the model says, where no option from --mode on says otherwise.
+    as the model says, where no option from --mode on says otherwise. A .npy file of uint8 [H, W, 3] may be larger than
+    memory: with --mode stream it is read in windows, and its classes go into index/NAME.npy.
     manifest.csv lists every photograph once, with what became of it. Whatever cannot be labelled is named, there too,
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
@@ -72,6 +73,7 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
         nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
+        nonlocalseg predict runs/mine mosaic.npy --out labelled --mode stream
         nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
         nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled
         nonlocalseg predict runs/mine trip/ --out labelled --format cvat label-studio
@@ -101,6 +103,10 @@ def predict(own: Predict, given: Given) -> int:
     check_names(item.name for item in found.listed if own.format)
     network: Any = from_pretrained(own.model).to(where)
     view = settled_view(network, None, own.setting, given)
+    if view.mode == "stream":
+        from nonlocalseg.inference.tiled import words_of
+
+        say(f"note: {words_of(network, view)}")
     writing = {"legend": own.legend, "probabilities": own.probabilities}
     way = way_of(network, view, {**writing, "fast": own.fast})
     quick = _quick if own.fast else None
@@ -134,7 +140,8 @@ def predict(own: Predict, given: Given) -> int:
             say(f"error: {result.reason}")
     labelled = [item.name for item in found.listed if item.input not in failed]
     if own.format and labelled:
-        masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in labelled)
+        pictures = [name for name in labelled if (folder / KINDS[0] / f"{name}.png").is_file()]  # not of arrays
+        masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in pictures)
         annotate(folder, own.format, masks, network.classes, network.palette)
     output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
     return FAILED if failed else 0

@@ -41,7 +41,7 @@ class DNLHead(FCNHead):
         )
 
     def in_context(self, x: Tensor, watch: Watch, tile: Tile | None = None) -> Tensor:
-        whole_only(tile, "pairs of all positions are related by a softmax")
+        whole_only(tile, "whitened pairs of all positions are related")
         block = self.context
         assert isinstance(block, DisentangledNonLocal)
         watch.attention("context", "the pairwise term of the block", lambda: block.attended(x))

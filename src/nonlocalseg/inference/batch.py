@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nonlocalseg.inference import predictor
+from nonlocalseg.inference import large, predictor
 from nonlocalseg.inference.borrowed import Model, fingerprint
 from nonlocalseg.inference.predictor import KINDS
 from nonlocalseg.inference.sources import Listed
@@ -40,6 +40,7 @@ class Labelled:
     areas: list[dict[str, object]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     advice: str = ""
+    suffix: str = ".png"
 
     @property
     def failed(self) -> bool:
@@ -48,7 +49,7 @@ class Labelled:
     @property
     def output(self) -> str:
         """The label image, below the folder; empty where there is none."""
-        return f"{KINDS[0]}/{self.item.name}.png" if not self.failed else ""
+        return f"{KINDS[0]}/{self.item.name}{self.suffix}" if not self.failed else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,10 @@ class Labeller:
             with item.fetched() as path, warnings.catch_warnings(record=True) as said:
                 shown = str(path)
                 warnings.simplefilter("always", UserWarning)
+                if Path(path).suffix == large.ARRAYS:
+                    return Labelled(
+                        item, DONE, areas=self._into_array(item.name, Path(path), folder), suffix=large.ARRAYS
+                    )
                 result = predictor.predict(
                     self.network, path, self.view, device=self.device, accumulate_on=self.accumulate_on
                 )
@@ -87,6 +92,19 @@ class Labeller:
             return Labelled(item, FAILED, reason if item.place in reason else f"{item.place}: {reason}")
         notes = tuple(str(each.message) for each in said)
         return Labelled(item, DONE, areas=areas, notes=notes, advice=self._advice(result))
+
+    def _into_array(self, name: str, path: Path, folder: Path) -> list[dict[str, object]]:
+        """The classes of an array that is read in windows, into index/NAME.npy, and what each covers."""
+        if self.view.mode != "stream":
+            raise ValueError(f"{path}: arrays are read in windows: choose --mode stream")
+        counts = large.write_classes(self.network, path, folder / KINDS[0] / f"{name}{large.ARRAYS}", self.view)
+        present = sorted((index for index, count in enumerate(counts) if count), key=lambda index: -counts[index])
+        names, total = dict(enumerate(getattr(self.network, "classes", ()))), sum(counts)
+        shares = {index: counts[index] / total for index in present}
+        return [
+            {"image": name, "class": names.get(index, index), "pixels": counts[index], "share": share}
+            for index, share in shares.items()
+        ]
 
     def _advice(self, result: predictor.Prediction) -> str:
         """What to say of a photograph whose things are far larger than those that the model was trained on."""

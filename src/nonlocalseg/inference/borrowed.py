@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.models.speed import SpedUp
 from nonlocalseg.values import changed, names_of
 from nonlocalseg.view import WHOLE, View, find_view
 
@@ -30,6 +32,20 @@ class Coarse(Protocol):
     """A model that tells its scores on its own grid, and the size that they stand for, as `Segmenter` does."""
 
     def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]: ...
+
+
+def tileable(model: object) -> Segmenter:
+    """The network of a model that is to be seen in tiles. ValueError for one that is no network of ours, or is in half
+    precision."""
+    if isinstance(model, SpedUp) and model.precision == torch.float32:
+        return model.model
+    if isinstance(model, SpedUp):
+        raise ValueError(
+            "mode stream: --fast runs this model in half precision, whose sums would not be exact: leave it out"
+        )
+    if not isinstance(model, Segmenter):
+        raise ValueError(f"mode stream: {type(model).__name__} is no network of this library, whose layers are known")
+    return model
 
 
 def evaluated(model: Borrowed) -> Borrowed:
@@ -50,7 +66,7 @@ def evaluated(model: Borrowed) -> Borrowed:
 def settled_view(model: object, view: View | None, setting: str | None, changes: Mapping[str, object]) -> View:
     """How `model` sees images: its own view, unless `view` or the named `setting` is given, with `changes` over it.
 
-    A change to mode whole takes the windows of the view with it. Raises ValueError for options that make no sense, and
+    A change of mode takes the windows, or regions, of the view with it. Raises ValueError for options that make no sense, and
     for a `setting` beside other options.
     """
     if setting is not None:
@@ -60,7 +76,8 @@ def settled_view(model: object, view: View | None, setting: str | None, changes:
             raise ValueError(f"--setting {setting} fixes --{name.replace('_', '-')}: give one of the two")
         return named
     start = view or getattr(model, "view", WHOLE)
-    windowless = {name: getattr(WHOLE, name) for name in OF_WINDOWS} if changes.get("mode") == "whole" else {}
+    moved = changes.get("mode", start.mode) not in ("slide", start.mode)
+    windowless = {name: getattr(WHOLE, name) for name in OF_WINDOWS} if moved else {}
     return changed(start, {**windowless, **changes})
 
 

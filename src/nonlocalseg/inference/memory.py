@@ -1,4 +1,5 @@
-"""How much memory a whole image would take, told before it is taken; and windows where that is more than there is."""
+"""How much memory a whole image would take, told before it is taken; and tiles or windows where that is more than there
+is."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nonlocalseg.inference.borrowed import Coarse
+from nonlocalseg.inference.borrowed import Coarse, tileable
 from nonlocalseg.inference.resizing import Extent, sizes_of
-from nonlocalseg.models.receptive import on_meta
+from nonlocalseg.models.receptive import on_meta, receptive_field
 from nonlocalseg.view import View
 
 PROBE = 256  # pixels to a side of the image on which the network's memory is counted
@@ -24,20 +25,25 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def bounded(view: View, model: object, size: Extent, device: torch.device) -> tuple[View, str]:
-    """The view, or windows of 1024 pixels where a whole image of that size would take more memory than is free; and a
-    line that says so, empty where nothing changed."""
+    """The view, or one in tiles, where a whole image of that size would take more memory than is free; windows of 1024
+    pixels for a model that cannot be seen in tiles. And a line that says so, empty where nothing changed."""
     largest = max((height * width for height, width in sizes_of(size, view)), default=0)
-    if view.mode == "slide" or largest <= LARGE or not (isinstance(model, nn.Module) and isinstance(model, Coarse)):
+    if view.mode != "whole" or largest <= LARGE or not (isinstance(model, nn.Module) and isinstance(model, Coarse)):
         return view, ""
     free, per_pixel = free_memory(device), bytes_per_pixel(model)
     if free is None or per_pixel is None or largest * per_pixel <= USABLE * free:
         return view, ""
-    windows = replace(view, mode="slide", crop=(SIDE, SIDE), score_resize="bilinear")
     needed, there = (f"{amount / 2**30:.1f} GiB" for amount in (largest * per_pixel, free))
-    return windows, (
-        f"{size[1]} x {size[0]} pixels at once would take about {needed} of memory, and {there} are free: seen in "
-        f"windows of {SIDE}; choose with --mode slide --crop N, or make images smaller with --short-side N"
-    )
+    short = f"{size[1]} x {size[0]} pixels at once would take about {needed} of memory, and {there} are free: seen in"
+    try:
+        receptive_field(tileable(model))
+        return replace(view, mode="stream"), f"{short} tiles, with the same result (--mode stream)"
+    except ValueError as error:
+        windows = replace(view, mode="slide", crop=(SIDE, SIDE), score_resize="bilinear")
+        return windows, (
+            f"{short} windows of {SIDE}; choose with --mode slide --crop N, or make images smaller with --short-side N "
+            f"(tiles would not do: {str(error).rpartition(': ')[2]})"
+        )
 
 
 def bytes_per_pixel(model: nn.Module) -> float | None:

@@ -52,10 +52,12 @@ class _Ledger:
         self._totals.append(self._sum.to(self._dtype))
         self._sum = None
 
-    def total(self, gather: Callable[[], S]) -> S:
+    def total(self, gather: Callable[[], S], empty: bool = False) -> S:
         if self._asked < len(self._totals):
             self._asked += 1
             return cast(S, self._totals[self._asked - 1])  # of the kind that this very call gathered in its pass
+        if empty:
+            raise _Gathered
         found = gather()
         self._dtype, exact = found.parts[0].dtype, found.to(EXACT)
         self._sum = exact if self._sum is None else self._sum.merged(exact)
@@ -146,7 +148,7 @@ class Sweep:
         self._whole = {stage: (shape[1], shape[2], shape[3]) for stage, shape in shapes.items()}
         self._crop = tuple(-(-side // field.multiple) * field.multiple for side in crop)
         self._store: FeatureStore | None = None
-        rows, columns = (_regions(side, regional or side, field.multiple) for side in source.size)
+        rows, columns = (regions_of(side, regional or side, field.multiple) for side in source.size)
         self._regions = {(high, wide): _Ledger() for high in rows for wide in columns}
 
     def prepare(self) -> None:
@@ -200,8 +202,8 @@ class Sweep:
         if len(self._regions) == 1:
             return None
         rows, columns = ({spans[axis] for spans in self._regions} for axis in (0, 1))
-        high = _shares(region[0], rows, (window.top, window.bottom))
-        wide = _shares(region[1], columns, (window.left, window.right))
+        high = shares_of(region[0], rows, (window.top, window.bottom))
+        wide = shares_of(region[1], columns, (window.left, window.right))
         return torch.outer(high, wide).to(self._source.like)
 
     def _cores(self, region: tuple[Span, Span]) -> Iterator[tuple[Span, Span]]:
@@ -266,7 +268,7 @@ def _around(span: Span, border: int, step: int, side: int) -> Span:
     return max(0, (span[0] - border) // step * step), min(side, -(-(span[1] + border) // step) * step)
 
 
-def _regions(side: int, length: int, step: int) -> tuple[Span, ...]:
+def regions_of(side: int, length: int, step: int) -> tuple[Span, ...]:
     """Spans of that length, which overlap by half, from multiples of `step`; the last one ends with the side."""
     length = -(-length // step) * step
     if side <= length:
@@ -276,7 +278,7 @@ def _regions(side: int, length: int, step: int) -> tuple[Span, ...]:
     return tuple((start, min(start + length, side)) for start in starts)
 
 
-def _shares(span: Span, spans: Iterable[Span], window: Span) -> Tensor:
+def shares_of(span: Span, spans: Iterable[Span], window: Span) -> Tensor:
     """The share of one of the spans in each position of a window, float64: by the distance to its nearer end."""
     place = torch.arange(*window, dtype=EXACT) + 0.5
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg.inference.best import Layer, best_of_layers, probability_of_best
+from nonlocalseg.inference.borrowed import tileable
 from nonlocalseg.inference.memory import bytes_per_pixel, free_memory
 from nonlocalseg.inference.readers import Canvas, Reader, TensorCanvas, TensorReader
 from nonlocalseg.inference.resizing import Extent, Placement, sizes_of
@@ -17,7 +18,6 @@ from nonlocalseg.inference.streaming import Source, Sweep, TilePlacement, needed
 from nonlocalseg.inference.windows import Window
 from nonlocalseg.models.receptive import ReceptiveField, receptive_field
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.speed import SpedUp
 from nonlocalseg.view import View
 
 SMALLEST_TILE, LARGEST_TILE = 256, 2048  # pixels to a side, of tiles whose size nobody chose
@@ -43,14 +43,6 @@ class Tiled:
         if view.regional is not None and not self.field.rounds:
             raise ValueError("regional: this model gathers nothing from the whole image; leave it out")
         self.crop: Extent = view.crop or tile_of(model, self.field)
-
-    def words(self) -> str:
-        """How the image is seen, for people."""
-        count = 1 + len(self.field.rounds)
-        return (
-            f"seen in tiles of {self.crop[1]} x {self.crop[0]} pixels with a border of {self.field.scores}, as far as the "
-            f"network sees, in {count} pass{'es' if count > 1 else ''}"
-        )
 
     @property
     def passes(self) -> int:
@@ -189,18 +181,15 @@ def in_tiles(
     return TiledBatch(every, [(image.shape[-2], image.shape[-1]) for image in images], kept_on)
 
 
-def tileable(model: object) -> Segmenter:
-    """The network of a model that is to be seen in tiles. ValueError for one that is no network of ours, or is in half
-    precision."""
-    if isinstance(model, SpedUp) and model.precision == torch.float32:
-        return model.model
-    if isinstance(model, SpedUp):
-        raise ValueError(
-            "mode stream: --fast runs this model in half precision, whose sums would not be exact: leave it out"
-        )
-    if not isinstance(model, Segmenter):
-        raise ValueError(f"mode stream: {type(model).__name__} is no network of this library, whose layers are known")
-    return model
+def words_of(model: object, view: View) -> str:
+    """How images are seen in tiles, for people. ValueError for a model that cannot be."""
+    network = tileable(model)
+    field = receptive_field(network)
+    crop, count = view.crop or tile_of(network, field), 1 + len(field.rounds)
+    return (
+        f"seen in tiles of {crop[1]} x {crop[0]} pixels with a border of {field.scores}, as far as the network sees, in "
+        f"{count} pass{'es' if count > 1 else ''}"
+    )
 
 
 def tile_of(model: nn.Module, field: ReceptiveField) -> Extent:

@@ -163,7 +163,7 @@ class _Follower(TorchFunctionMode):
     def reach_of(self, x: Tensor) -> Reach:
         return self._known[id(x)][1]
 
-    def total(self, gather: Callable[[], S]) -> S:
+    def total(self, gather: Callable[[], S], empty: bool = False) -> S:
         self._gathered = []
         found = gather()
         seen, self._gathered = self._gathered, None
