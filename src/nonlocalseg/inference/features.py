@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nonlocalseg.blocks.tiles import Span, Tile
+from nonlocalseg.inference.readers import allocate
 
 SHARE = 0.5  # of the free space that maps may take
 _STORED = {torch.float32: np.float32, torch.float64: np.float64}
@@ -28,7 +29,7 @@ class FeatureStore:
         self._shapes, self._dtype = shapes, _STORED[dtype]
         for stage, (channels, height, width) in shapes.items():
             # A cell's channels side by side, so that a row of a tile is one piece of the file.
-            np.lib.format.open_memmap(self._path(stage), "w+", self._dtype, (height, width, channels)).flush()
+            allocate(self._path(stage), (height, width, channels), self._dtype)
 
     @staticmethod
     def fits(shapes: Mapping[int, tuple[int, int, int]], dtype: torch.dtype) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -86,6 +87,15 @@ class TensorCanvas:
         self.classes[window.area] = classes.to(self.classes.device)
 
 
+def allocate(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    """A .npy file of zeros whose place on the disk is taken now: OSError here, where there is none, and not a crash of
+    the process when a mapped page cannot be written."""
+    np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 class FileCanvas:
     """Classes in a .npy file, uint8 [H, W], or uint16 for more than 256 classes, and how many pixels each has.
 
@@ -97,7 +107,7 @@ class FileCanvas:
         self.path = Path(path)
         self.counts = torch.zeros(num_classes, dtype=torch.int64)
         dtype = np.uint8 if num_classes <= 256 else np.uint16
-        np.lib.format.open_memmap(self.path, "w+", dtype, size).flush()
+        allocate(self.path, size, dtype)
 
     def write(self, window: Window, classes: Tensor) -> None:
         opened = np.load(self.path, mmap_mode="r+")  # anew: what is mapped counts as memory

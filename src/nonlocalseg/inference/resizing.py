@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nonlocalseg.blocks.basic import resize
+from nonlocalseg.blocks.tiles import Span, resample
+from nonlocalseg.inference.windows import Window
 from nonlocalseg.view import View
 
 Extent = tuple[int, int]  # height, width
@@ -119,6 +121,45 @@ class Placement:
                 scores = F.interpolate(scores, self.size, mode="bicubic", align_corners=False)
         scores = resize(scores, self.size, self.align_corners)
         return scores.flip(-1) if self.mirrored else scores
+
+
+@dataclass(frozen=True)
+class TilePlacement:
+    """How scores of a tile on some grid come to a window of what the grid is resized to. Each class goes its way alone.
+
+    origin: where the tile begins in the grid. grid: height and width of the whole grid. target: what it is resized to.
+    """
+
+    origin: tuple[int, int]
+    grid: Extent
+    target: Extent
+    window: Window
+    mirrored: bool = False
+    align_corners: bool = False
+
+    @property
+    def size(self) -> Extent:
+        return self.window.bottom - self.window.top, self.window.right - self.window.left
+
+    @property
+    def reach(self) -> int | None:
+        """As `Placement.reach`."""
+        return 2
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        window = self.window.mirrored(self.target[1]) if self.mirrored else self.window
+        spans = ((window.top, window.bottom), (window.left, window.right))
+        placed = resample(scores, self.origin, self.grid, spans, self.target, self.align_corners)
+        return placed.flip(-1) if self.mirrored else placed
+
+
+def needed(span: Span, length: int, side: int, align_corners: bool) -> Span:
+    """The positions of `length` between which those of the span of `side` lie."""
+    first, last = (
+        place * (length - 1) / max(side - 1, 1) if align_corners else (place + 0.5) * length / side - 0.5
+        for place in (span[0], span[1] - 1)
+    )
+    return max(0, int(first) - 1), min(length, int(last) + 3)
 
 
 def _weights(length: int, count: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from nonlocalseg.heads.base import SILENT
 from nonlocalseg.inference.best import Layer
 from nonlocalseg.inference.features import FeatureStore
 from nonlocalseg.inference.readers import Reader
-from nonlocalseg.inference.resizing import Extent
+from nonlocalseg.inference.resizing import Extent, TilePlacement, needed
 from nonlocalseg.inference.windows import Window
 from nonlocalseg.models.receptive import ReceptiveField, on_meta
 from nonlocalseg.models.segmenter import Segmenter
@@ -77,7 +77,7 @@ class Source:
     def read(self, window: Window) -> Tensor:
         """Float [1, 3, h, w] in [0, 1]."""
         if self.mirrored:
-            window = _mirrored(window, self.size[1])
+            window = window.mirrored(self.size[1])
         rows, columns = ((window.top, window.bottom), (window.left, window.right))
         if self.size == self.reader.size:
             part = self._pixels(rows, columns)
@@ -94,36 +94,6 @@ class Source:
     def _pixels(self, rows: Span, columns: Span) -> Tensor:
         part = self.reader.read(Window(*rows, *columns))[None].to(self.like.device)
         return part.to(self.like.dtype) / 255 if part.dtype == torch.uint8 else part.to(self.like.dtype)
-
-
-@dataclass(frozen=True)
-class TilePlacement:
-    """How scores of a tile on some grid come to a window of what the grid is resized to. Each class goes its way alone.
-
-    origin: where the tile begins in the grid. grid: height and width of the whole grid. target: what it is resized to.
-    """
-
-    origin: tuple[int, int]
-    grid: Extent
-    target: Extent
-    window: Window
-    mirrored: bool = False
-    align_corners: bool = False
-
-    @property
-    def size(self) -> Extent:
-        return self.window.bottom - self.window.top, self.window.right - self.window.left
-
-    @property
-    def reach(self) -> int | None:
-        """As `Placement.reach`."""
-        return 2
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        window = _mirrored(self.window, self.target[1]) if self.mirrored else self.window
-        spans = ((window.top, window.bottom), (window.left, window.right))
-        placed = resample(scores, self.origin, self.grid, spans, self.target, self.align_corners)
-        return placed.flip(-1) if self.mirrored else placed
 
 
 class Sweep:
@@ -178,7 +148,7 @@ class Sweep:
         each of its pixels, [h, w]; None where it has them all."""
         step = self._field.multiple
         (height, width), mirrored = self._source.size, self._source.mirrored
-        seen = _mirrored(window, width) if mirrored else window
+        seen = window.mirrored(width) if mirrored else window
         core = (
             (seen.top // step * step, min(-(-seen.bottom // step) * step, height)),
             (seen.left // step * step, min(-(-seen.right // step) * step, width)),
@@ -286,16 +256,3 @@ def shares_of(span: Span, spans: Iterable[Span], window: Span) -> Tensor:
         return torch.minimum(place - span[0], span[1] - place).clamp(min=0)
 
     return weight(span) / torch.stack([weight(one) for one in spans]).sum(0)
-
-
-def needed(span: Span, length: int, side: int, align_corners: bool) -> Span:
-    """The positions of `length` between which those of the span of `side` lie."""
-    first, last = (
-        place * (length - 1) / max(side - 1, 1) if align_corners else (place + 0.5) * length / side - 0.5
-        for place in (span[0], span[1] - 1)
-    )
-    return max(0, int(first) - 1), min(length, int(last) + 3)
-
-
-def _mirrored(window: Window, width: int) -> Window:
-    return window._replace(left=width - window.right, right=width - window.left)

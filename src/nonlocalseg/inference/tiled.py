@@ -13,8 +13,8 @@ from nonlocalseg.inference.best import Layer, best_of_layers, probability_of_bes
 from nonlocalseg.inference.borrowed import tileable
 from nonlocalseg.inference.memory import bytes_per_pixel, free_memory
 from nonlocalseg.inference.readers import Canvas, Reader, TensorCanvas, TensorReader
-from nonlocalseg.inference.resizing import Extent, Placement, sizes_of
-from nonlocalseg.inference.streaming import Source, Sweep, TilePlacement, needed
+from nonlocalseg.inference.resizing import Extent, Placement, TilePlacement, needed, sizes_of
+from nonlocalseg.inference.streaming import Source, Sweep
 from nonlocalseg.inference.windows import Window
 from nonlocalseg.models.receptive import ReceptiveField, receptive_field
 from nonlocalseg.models.segmenter import Segmenter

@@ -34,6 +34,10 @@ class Window(NamedTuple):
         """Its index in a tensor [..., H, W]."""
         return ..., slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def mirrored(self, width: int) -> Window:
+        """Where it lies in the mirror image of an image of that width."""
+        return self._replace(left=width - self.right, right=width - self.left)
+
 
 @dataclass(frozen=True)
 class Grid:
