@@ -213,23 +213,6 @@ def test_the_openapi_page_needs_no_other_host(client: TestClient) -> None:
     assert "503" in schema["paths"]["/predict"]["post"]["responses"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/gradio_api/file=/etc/passwd",
-        "/gradio_api/upload",
-        "/gradio_api/proxy=http://example.org/",
-        "/gradio_api/queue/join",
-        "/gradio_api/run/predict",
-        "/monitoring",
-        "/login",
-    ],
-)
-def test_the_frameworks_own_ways_are_shut(client: TestClient, path: str) -> None:
-    for answer in (client.get(path), client.post(path)):
-        assert (answer.status_code, answer.json()) == (404, {"error": "there is nothing here"})
-
-
 def test_other_sites_may_not_ask(client: TestClient) -> None:
     answer = client.post("/predict", content=PNG, headers={"sec-fetch-site": "cross-site"})
     assert answer.status_code == 403

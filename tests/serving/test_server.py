@@ -65,6 +65,17 @@ def test_a_server_answers_and_ends_in_order(started: tuple[subprocess.Popen[str]
     for path in ("/static/../../../../../../etc/passwd", "/assets/..%2f..%2f..%2f..%2fetc/passwd", "/config/../x"):
         with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
             urllib.request.urlopen(address + path)
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nbytes\r\n--x--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    for path, body in (
+        ("upload", form),
+        ("file=/etc/passwd", None),
+        ("queue/join", b"{}"),
+        ("proxy=http://a.b/", None),
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="404") as shut:
+            urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/{path}", body, kind))
+        assert json.load(shut.value) == {"error": "there is nothing here"}
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []  # nothing of it on the disk
     port = int(address.rpartition(":")[2])
     with pytest.raises(ValueError, match=rf"port: {port} is taken .* choose another, or 0"):

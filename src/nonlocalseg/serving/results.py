@@ -57,7 +57,7 @@ def make_routes(desk: Desk) -> APIRouter:
     @routes.get("/photographs/{token}")
     async def progress(token: str) -> dict[str, object]:
         job = desk.shelf.job(token)
-        found: dict[str, object] = {"state": job.state, "done": job.done, "total": job.total}
+        found: dict[str, object] = {"state": job.state, "done": min(job.done, job.total), "total": job.total}
         if job.state == "done":
             found["result"] = _described(desk.shelf.result(token))
         if job.state == "failed" and job.future is not None and (error := job.future.exception()) is not None:
