@@ -65,6 +65,11 @@ def process_grid(devices: int | str, nodes: int | None) -> tuple[int, int]:
     return grid[0], grid[1]
 
 
+def is_launched() -> bool:
+    """Whether this process was started as one of several."""
+    return _launched() is not None or "LOCAL_RANK" in os.environ
+
+
 def _launched() -> tuple[str, int, int] | None:
     """Who has started the processes of this job, how many on each machine, and on how many."""
     here = os.environ

@@ -225,7 +225,7 @@ def test_loader_profile():
         "RandomScaleCrop",
     ]
     assert sum(row["share"] for row in steps) == pytest.approx(1)
-    assert rows["all of it, one process"]["images_per_second"] > 0
+    assert rows["all of it, from files, one process"]["images_per_second"] > 0
     assert rows["each of 1 workers"]["images_per_second"] > 0
 
 

@@ -11,6 +11,7 @@ from stored_runs import raw, same, weights
 
 import nonlocalseg as nls
 from nonlocalseg.recipes.schema import Phase
+from nonlocalseg.training.batch_norm import SharedBatchNorm
 from nonlocalseg.training.folder import RunFolder
 from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.plan import Plan, resolve
@@ -99,7 +100,7 @@ def test_synchronised_batch_norm_computes_the_same_on_one_device(run, tmp_path, 
     folder = RunFolder(tmp_path / "synchronised", None, "", 1)
     folder.claim()
     fit_phase(plan, 0, model, folder, Console(quiet=True))
-    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    assert any(isinstance(module, SharedBatchNorm) for module in model.modules())
     first, second = weights(done.folder), weights(tmp_path / "synchronised")
     assert first.keys() == second.keys()
     for name, value in first.items():

@@ -30,7 +30,7 @@ _EXPLAINED = {
 # What PyTorch says of processes that have ended.
 _FOREIGN = {
     r"(?i)gloo|NCCL|Connection (closed|reset) by peer": (
-        "another process of this training has ended; what it said, if it could, stands above. Go on with --resume RUN"
+        "another process of this training has ended; what it said, if it could, stands above; go on with --resume RUN"
     ),
 }
 

@@ -1,13 +1,14 @@
-"""The training loader: images per second of a worker, and where its time goes, on drawn PNGs of Cityscapes' size."""
+"""The training loader: images per second of a worker, and where its time goes, from drawn PNGs of Cityscapes' size and
+from shards of them."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nonlocalseg.data.augmentation import Augmentation
+from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.folder import Folder
+from nonlocalseg.data.sharding import Form, write_shards
+from nonlocalseg.data.source import DataSource
 from nonlocalseg.data.synthetic import Synthetic, draw_scene
 from nonlocalseg.data.transforms import train_transform
 from nonlocalseg.files import write_text
@@ -34,7 +38,8 @@ def loader(
     images: int = 8,
     workers: int = 1,
 ) -> Table:
-    """Decoding and augmenting crops of `size` from drawn PNGs of `picture` pixels: each step, one process, a worker.
+    """Decoding and augmenting crops of `size` from drawn PNGs of `picture` pixels: each step, one process, a worker; and
+    the same crops from shards of either form, read in turn with the files.
 
     Every figure is the median over `repeat` passes of the mean over `images`; it runs on the CPU with one thread, as a
     worker of torch's DataLoader does.
@@ -43,19 +48,19 @@ def loader(
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            data = drawn_folder(Path(folder), picture, images, size)
+            data = drawn_folder(Path(folder) / "drawn", picture, images, size)
             steps = _steps(data, repeat)
             drawn = SeededImages(data, seed=0)
-            alone = (
-                _median(repeat, lambda number: [drawn[Draw(i, number * images + i)] for i in range(images)]) / images
-            )
+            sources = {"files": drawn, **{name: SeededImages(one, 0) for name, one in _sharded(data).items()}}
+            alone = _alternated(sources, repeat, images)
             in_worker = _in_workers(drawn, repeat * images, workers) * workers
             where = surroundings(torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
     total = sum(steps.values())
     rows: list[Row] = [{"name": name, "seconds": each, "share": each / total} for name, each in steps.items()]
-    whole = {"all of it, one process": alone, f"each of {workers} workers": in_worker}
+    whole = {f"all of it, from {name}, one process": each for name, each in alone.items()}
+    whole[f"each of {workers} workers"] = in_worker
     rows += [{"name": name, "seconds": each, "images_per_second": 1 / each} for name, each in whole.items()]
     return Table(
         f"Loading {size[0]}x{size[1]} crops from {picture[1]}x{picture[0]} PNGs",
@@ -108,13 +113,27 @@ def _timed(spent: dict[str, float], name: str, function: Callable[..., Any], *ar
     return result
 
 
-def _median(repeat: int, run: Callable[[int], Any]) -> float:
-    seconds = []
+def _sharded(data: Folder) -> dict[str, SegmentationDataset]:
+    """The same data set from shards, by what they hold."""
+    source, forms = DataSource(data="folder", root=str(data.root)), get_args(Form)
+    found = {}
+    for form in forms:
+        place = data.root.with_name(f"{data.root.name}-{form}")
+        write_shards(source, place, form)
+        found[f"shards of {form}"] = DataSource(data="folder", root=str(place)).open_split("train", data.transform)
+    return found
+
+
+def _alternated(sources: Mapping[str, SeededImages], repeat: int, images: int) -> dict[str, float]:
+    """Median over passes of the mean seconds per image of each source; they take turns, and draw alike."""
+    passes: dict[str, list[float]] = {name: [] for name in sources}
     for number in range(repeat):
-        start = time.perf_counter()
-        run(number)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        for name, source in sources.items():
+            start = time.perf_counter()
+            for index in range(images):
+                source[Draw(index, number * images + index)]
+            passes[name].append((time.perf_counter() - start) / images)
+    return {name: statistics.median(seconds) for name, seconds in passes.items()}
 
 
 def _in_workers(images: SeededImages, count: int, workers: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.recipes.schema import Phase
 from nonlocalseg.runtime import process_grid, training_rank, worker_count
 from nonlocalseg.training.checkpoints import check_unchanged, newest_whole, read_checkpoint
+from nonlocalseg.training.data import DrawOrder
 from nonlocalseg.training.folder import RECIPE, RunFolder
 from nonlocalseg.training.history import tell
+from nonlocalseg.training.launching import Crew
 from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, read_plan, resolve, write_plan
 from nonlocalseg.training.signals import leaving_at_once
@@ -68,7 +71,10 @@ def train(
     console = Console(quiet=not progress or training_rank() > 0)
     try:
         with _quiet_lightning(), leaving_at_once():
-            return _run(_with_weights(_on_this_machine(plan), folder, console), folder, console)
+            plan = _with_weights(_on_this_machine(plan), folder, console)
+            crew = Crew(*process_grid(plan.devices, plan.num_nodes))
+            with crew.ended_together():
+                return _run(plan, folder, console, crew)
     except SystemExit:  # after a signal
         kept = folder.holds_checkpoints()
         cure = f"continue with --resume {folder.path}" if kept else "nothing was saved yet: start again"
@@ -123,7 +129,9 @@ def _on_this_machine(plan: Plan) -> Plan:
     """The plan with what depends on the machine filled in; ValueError for combinations that cannot work here."""
     check_installed(plan.logger)
     found: dict[str, object] = {"workers": worker_count(plan.workers)}
-    process_grid(plan.devices, plan.num_nodes)
+    count = math.prod(process_grid(plan.devices, plan.num_nodes))
+    for phase in plan.phases:
+        DrawOrder(1, phase.steps, phase.batch_size, plan.accumulate, 0, count, 0)  # checks that it can be split
     plan = changed(plan, found)
     if torch.cuda.is_available():
         return plan
@@ -153,7 +161,7 @@ def _with_weights(plan: Plan, folder: RunFolder, console: Console) -> Plan:
     return changed(plan, {"pretrained": wanted})
 
 
-def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
+def _run(plan: Plan, folder: RunFolder, console: Console, crew: Crew) -> TrainingRun:
     """Run the phases of `plan` one after the other; each starts from the last weights of the one before."""
     source, fitted, final = plan.init_from, None, len(plan.phases) - 1
     if folder.resumed and not folder.checkpoints(0):
@@ -163,6 +171,7 @@ def _run(plan: Plan, folder: RunFolder, console: Console) -> TrainingRun:
         if not (index < final and _over(folder, index, phase)):
             model = start_model(plan, phase, source, folder.last(index) if folder.checkpoints(index) else None)
             with _claimed(folder, plan):
+                crew.start()
                 fitted = fit_phase(plan, index, model, folder, console)
         source = str(folder.last(index))
     assert isinstance(fitted, Fitted)  # the last phase always runs
