@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from nonlocalseg.runtime import sum_over_processes
+from nonlocalseg.runtime import connected, sum_over_processes
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -29,10 +29,13 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return made.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.training and (connected() or self.momentum is None):
             found = self._shared(input)
         else:
-            found = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            statistics, rest = (self.running_mean, self.running_var), (self.weight, self.bias)
+            found = F.batch_norm(input, *statistics, *rest, self.training, self.momentum or 0.0, self.eps)
         return self.act(self.drop(found))
 
     def _shared(self, x: Tensor) -> Tensor:
@@ -45,7 +48,6 @@ class SharedBatchNorm(nn.BatchNorm2d):
         variance = sum_over_processes((centred * centred).sum(axes)) / count
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)
                 share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), share)
