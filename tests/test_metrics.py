@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nonlocalseg import metrics
 from nonlocalseg.boundaries import BoundaryMetric
 from nonlocalseg.metrics import (
     Scores,
@@ -218,6 +219,17 @@ def test_bootstrap_is_the_plain_loop():
     np.testing.assert_allclose(found.iou.numpy(), expected, rtol=1e-9)
     assert found.mean_iou == pytest.approx(np.nanmean(expected))
     assert found.iou_low[4].isnan()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 120, 121])
+def test_a_bootstrap_in_parts_is_the_same_to_the_last_bit(monkeypatch, at_once):
+    first, second = drawn_counts(), drawn_counts(share=0.3)
+    whole = bootstrap_intervals(first), bootstrap_difference(first, second)
+    monkeypatch.setattr(metrics, "AT_ONCE", at_once)
+    parts = bootstrap_intervals(first), bootstrap_difference(first, second)
+    assert parts[0] == whole[0]
+    assert (parts[1].low, parts[1].high) == (whole[1].low, whole[1].high)
+    assert torch.equal(parts[1].iou_low, whole[1].iou_low)
 
 
 def test_bootstrap_intervals_of_every_score_are_those_of_the_resampled_matrices():

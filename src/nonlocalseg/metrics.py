@@ -19,6 +19,9 @@ from torch import Tensor
 from nonlocalseg.labels import IGNORE
 from nonlocalseg.runtime import gather
 
+AT_ONCE = 1 << 21
+"""Numbers of a table that a bootstrap holds at once: 16 MB of float64."""
+
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
     """Counts of pixels, int64 [K, K + 1]: rows are the truth, columns the prediction.
@@ -235,11 +238,26 @@ def _resampled_counts(counts: Sequence[Tensor], resamples: int, seed: int) -> li
     images = len(counts[0])
     if images == 0 or resamples < 1:
         raise ValueError(f"a bootstrap of {resamples} resamples over {images} images is empty: give at least 1 of each")
-    drawn = torch.randint(images, (resamples, images), generator=torch.Generator().manual_seed(seed))
-    times = torch.zeros(resamples, images, dtype=torch.float64)  # how often each image was drawn
-    times.scatter_add_(1, drawn, torch.ones_like(times))
-    # float64 holds these sums exactly up to 2^53 pixels
-    return [(times @ c.cpu().double().flatten(1)).view(resamples, *c.shape[1:]) for c in counts]
+    generator = torch.Generator().manual_seed(seed)
+    sums: list[list[Tensor]] = [[] for _ in counts]
+    rows = max(1, AT_ONCE // images)  # the generator gives the same draws, however many are asked for at once
+    for start in range(0, resamples, rows):
+        drawn = torch.randint(images, (min(rows, resamples - start), images), generator=generator)
+        times = torch.zeros(drawn.shape, dtype=torch.float64)  # how often each image was drawn
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        for found, c in zip(sums, counts, strict=True):
+            found.append(_weighted(times, c))
+    return [torch.cat(found).view(resamples, *c.shape[1:]) for found, c in zip(sums, counts, strict=True)]
+
+
+def _weighted(times: Tensor, counts: Tensor) -> Tensor:
+    """[R, N] @ [N, K, 3] -> [R, 3 K]; float64 holds these sums exactly up to 2^53 pixels, in any order."""
+    total = torch.zeros(len(times), counts[0].numel(), dtype=torch.float64)
+    images = max(1, AT_ONCE // counts[0].numel())
+    for start in range(0, len(counts), images):
+        part = counts[start : start + images].cpu().double().flatten(1)
+        total += times[:, start : start + images] @ part
+    return total
 
 
 def _iou_of_counts(counts: Tensor) -> Tensor:
