@@ -19,8 +19,8 @@ from torch import Tensor
 from nonlocalseg.labels import IGNORE
 from nonlocalseg.runtime import gather
 
-AT_ONCE = 1 << 21
-"""Numbers of a table that a bootstrap holds at once: 16 MB of float64."""
+AT_ONCE = 1 << 19
+"""Numbers of a table that a bootstrap holds at once: 4 MB of float64."""
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:

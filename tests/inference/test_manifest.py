@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocalseg import images
-from nonlocalseg.inference.batch import Labeller, Way, way_of
+from nonlocalseg.inference.batch import Labelled, Labeller, Way, way_of
 from nonlocalseg.inference.manifest import Manifest
 from nonlocalseg.inference.sources import Inputs, find_inputs
 from nonlocalseg.view import WHOLE, View
@@ -150,6 +150,22 @@ def test_other_inputs_of_the_folder_stay(photos, tmp_path):
     (out / "index/a.png.png").unlink()
     labelled(photos)
     check(photos)
+
+
+def test_arrays_have_a_label_image_alone(photos, tmp_path):
+    """In another format, as their input is."""
+    images.write_image(tmp_path / "other/a.png", np.zeros((16, 20, 3), np.uint8))
+    out, (item,) = tmp_path / "out", find_inputs([str(tmp_path / "other")], tmp_path / "out").listed
+    area = {"image": item.name, "class": "0", "pixels": 320, "share": 1.0}
+    Manifest(out, WAY, [item]).add(Labelled(item, "done", areas=[area], suffix=".npy"))
+    assert Manifest(out, WAY, [item]).earlier == set()
+    (out / "index").mkdir()
+    (out / "index/a.png.npy").touch()
+    for _ in range(2):
+        Manifest(out, WAY, [item]).add(Labelled(item, "done", areas=[area], suffix=".npy"))
+        labelled(photos)
+        assert Manifest(out, WAY, [item]).earlier == {item.input}
+        Manifest(out, WAY, [item], again=True)
 
 
 def test_nothing_is_accounted_for_twice(photos):

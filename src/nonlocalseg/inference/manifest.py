@@ -31,22 +31,22 @@ class Manifest:
         """`again`: what was done earlier does not count. Raises ValueError where one of the two files is another's."""
         self._out, self._way = out, way
         self._wanted = {item.input: item for item in listed}
-        self._outputs = {_output(item.name) for item in listed}
+        self._names = {item.name for item in listed}
         self.earlier: set[str] = set()
         """The inputs of this call that need not be labelled again."""
         _mend(out / MANIFEST, COLUMNS)
         _mend(out / AREAS, AREA_COLUMNS)
-        self._with_areas = {_output(row["image"]) for _, row in _rows(out / AREAS, AREA_COLUMNS)}
-        last, kept, output = {}, set(), set()
+        self._with_areas = {row["image"] for _, row in _rows(out / AREAS, AREA_COLUMNS)}
+        last, kept, names = {}, set(), set()
         for number, row in _rows(out / MANIFEST, COLUMNS):
             last[row["input"]] = number
         for number, row in _rows(out / MANIFEST, COLUMNS):
             if last[row["input"]] == number and self._counts(row, again):
                 kept.add(number)
-                output.add(row["output"])
+                names.add(_name(row["output"]))
                 self.earlier |= {row["input"]} & self._wanted.keys()
         _keep(out / MANIFEST, COLUMNS, lambda number, _: number in kept)
-        _keep(out / AREAS, AREA_COLUMNS, lambda _, row: _output(row["image"]) in output)
+        _keep(out / AREAS, AREA_COLUMNS, lambda _, row: row["image"] in names)
         self._told = set(self.earlier)
 
     def add(self, found: Labelled) -> None:
@@ -65,18 +65,21 @@ class Manifest:
         replaced, and failures; of this call's, those that were labelled in this way and have not changed since."""
         item = self._wanted.get(row["input"])
         if item is None:
-            return row["status"] == FAILED or (self._is_there(row) and row["output"] not in self._outputs)
-        if again or row["status"] != DONE or (row["output"], row["stamp"]) != (_output(item.name), item.stamp):
+            return row["status"] == FAILED or (self._is_there(row) and _name(row["output"]) not in self._names)
+        if again or row["status"] != DONE or (_name(row["output"]), row["stamp"]) != (item.name, item.stamp):
             return False
         return Way(row["model"], row["view"], row["options"]) == self._way and self._is_there(row)
 
     def _is_there(self, row: Row) -> bool:
-        name = row["output"].removeprefix(f"{KINDS[0]}/")
-        return row["output"] in self._with_areas and all((self._out / kind / name).is_file() for kind in KINDS)
+        """All pictures of one that has them; of another, as of arrays, its label image."""
+        name, output = _name(row["output"]), Path(row["output"])
+        pictures = [Path(kind, f"{name}.png") for kind in KINDS] if output.suffix == ".png" else [output]
+        return name in self._with_areas and all((self._out / path).is_file() for path in pictures)
 
 
-def _output(name: str) -> str:
-    return f"{KINDS[0]}/{name}.png"
+def _name(output: str) -> str:
+    """Of the pictures of an input, by its label image."""
+    return output.removeprefix(f"{KINDS[0]}/").rpartition(".")[0]
 
 
 def _append(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

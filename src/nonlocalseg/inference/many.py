@@ -182,7 +182,12 @@ def _cluster() -> Iterator[None]:
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"RAY_ADDRESS={address}: no cluster answers there ({error}); see `ray start`") from None
     elif not connected:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        try:
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        except Exception as error:  # of many kinds, where a busy machine is slower than Ray waits
+            ray.shutdown()
+            reason = " ".join(str(error).split())
+            raise ConnectionError(f"--engine ray: Ray did not start here ({reason}); try again") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.print_on_execution_start = False, False
