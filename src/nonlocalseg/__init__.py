@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from nonlocalseg.exporting.writing import export
     from nonlocalseg.inference.engine import infer
     from nonlocalseg.inference.large import predict_into
+    from nonlocalseg.inference.footage import Footage
     from nonlocalseg.inference.predictor import Prediction, predict
+    from nonlocalseg.inference.video import label_video, predict_video
     from nonlocalseg.models.catalog import MODELS
     from nonlocalseg.models.config import ModelConfig
     from nonlocalseg.models.creation import create_model
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 # Public name -> module. Loaded when first used, so that importing the package needs neither timm nor lightning.
 _PUBLIC = {
     "DataSource": "nonlocalseg.data.source",
+    "Footage": "nonlocalseg.inference.footage",
     "MODELS": "nonlocalseg.models.catalog",
     "ModelConfig": "nonlocalseg.models.config",
     "Plan": "nonlocalseg.training.plan",
@@ -48,8 +51,10 @@ _PUBLIC = {
     "fold": "nonlocalseg.models.folding",
     "from_pretrained": "nonlocalseg.zoo.pretrained",
     "infer": "nonlocalseg.inference.engine",
+    "label_video": "nonlocalseg.inference.video",
     "predict": "nonlocalseg.inference.predictor",
     "predict_into": "nonlocalseg.inference.large",
+    "predict_video": "nonlocalseg.inference.video",
     "push_to_hub": "nonlocalseg.publishing.pushing",
     "serve": "nonlocalseg.serving.server",
     "speed_up": "nonlocalseg.models.speed",
@@ -59,6 +64,7 @@ _PUBLIC = {
 __all__ = [
     "MODELS",
     "DataSource",
+    "Footage",
     "ModelConfig",
     "Plan",
     "Prediction",
@@ -73,8 +79,10 @@ __all__ = [
     "fold",
     "from_pretrained",
     "infer",
+    "label_video",
     "predict",
     "predict_into",
+    "predict_video",
     "push_to_hub",
     "serve",
     "speed_up",

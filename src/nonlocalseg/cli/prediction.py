@@ -1,4 +1,4 @@
-"""The verb that labels photographs: predict."""
+"""The verb that labels photographs and videos: predict."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nonlocalseg.cli.errors import FAILED, describe
+from nonlocalseg.cli.moving import footage_of, label_videos, target_of
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
 from nonlocalseg.files import check_folder
+from nonlocalseg.inference.footage import Footage
 from nonlocalseg.values import Count, Metavar, Names, Positional, Several, value
 from nonlocalseg.view import View
 
@@ -19,18 +21,18 @@ if TYPE_CHECKING:
 
 
 @value
-class Predict(OnDevice):
+class Predict(OnDevice, Footage):
     """The verb's own options."""
 
     model: Annotated[str, Positional()]
     """The model."""
     paths: Annotated[Names, Positional()]
-    """The photographs, or lists of them."""
+    """The photographs and videos, or lists of photographs."""
     column: Annotated[str | None, Metavar("NAME")] = None
     """Of a list or Parquet file: the column with paths, addresses or the bytes of images; by default input, image, path,
     file_name or url, whichever there is."""
-    out: Annotated[str, Metavar("DIR")] = "predictions"
-    """Folder for the pictures."""
+    out: Annotated[str, Metavar("DIR|FILE")] = "predictions"
+    """Folder for the pictures, or the file for one video."""
     setting: Annotated[str | None, Metavar("NAME")] = None
     """A paper's way to see images (`evaluate --help` lists them), instead of the options from --mode on."""
     legend: bool = False
@@ -54,7 +56,7 @@ class Predict(OnDevice):
 
 @verb(Predict, View)
 def predict(own: Predict, given: Given) -> int:
-    """Label photographs with a trained model.
+    """Label photographs and videos with a trained model.
 
     MODEL is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
     hub. PATHS are files, folders (searched through) and patterns such as "trip/**/*.jpg"; addresses of the same
@@ -63,6 +65,8 @@ def predict(own: Predict, given: Given) -> int:
     numbers, a palette PNG), colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen
     as the model says, where no option from --mode on says otherwise. A .npy file of uint8 [H, W, 3] may be larger than
     memory: with --mode stream it is read in windows, and its classes go into index/NAME.npy.
+    A video becomes one of the same times, upright, with its sound: --out FILE (.mp4, .mov, .mkv, .webm), or overlay/ below
+    --out. PATHS may be addresses of videos (http, rtsp) and numbers of webcams, which Ctrl-C ends.
     manifest.csv lists every photograph once, with what became of it. Whatever cannot be labelled is named, there too,
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
@@ -78,14 +82,16 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled
         nonlocalseg predict runs/mine trip/ --out labelled --format cvat label-studio
         nonlocalseg predict runs/mine archive/ --out labelled --engine ray --workers 4
+        nonlocalseg predict runs/mine clip.mp4 --out clip_overlay.mp4 --every 2 --smooth 0.5
     """
     from nonlocalseg.data.annotations import annotate, check_names
     from nonlocalseg.images import read_mask
     from nonlocalseg.inference.batch import Labeller, way_of
     from nonlocalseg.inference.borrowed import settled_view
+    from nonlocalseg.inference.clips import split_sources
     from nonlocalseg.inference.manifest import Manifest
     from nonlocalseg.inference.predictor import KINDS
-    from nonlocalseg.inference.sources import find_inputs
+    from nonlocalseg.inference.sources import Inputs, find_inputs
     from nonlocalseg.progress import track
     from nonlocalseg.runtime import pick_device
     from nonlocalseg.zoo.pretrained import from_pretrained
@@ -97,9 +103,15 @@ def predict(own: Predict, given: Given) -> int:
         raise ValueError("--workers: one model labels one photograph after the other; add --engine ray")
     if far and own.device not in (None, "cpu", "cuda"):
         raise ValueError(f"--device: {own.device} is of one machine; with --engine ray give cpu or cuda")
-    folder, where = check_folder(own.out), pick_device("cpu" if far else own.device)
+    stills, videos = split_sources(own.paths)
+    writing = {"legend": own.legend, "probabilities": own.probabilities}
+    of_stills = {**writing, "format": own.format, "again": own.again, "engine": far}
+    footage = footage_of(own, videos, stills, of_stills)
+    target = target_of(own.out, footage, stills, videos)
+    folder = check_folder(target.parent if target else own.out)
+    where = pick_device("cpu" if far else own.device)
     kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
-    found = find_inputs(own.paths, folder, own.column)
+    found = find_inputs(stills, folder, own.column) if stills else Inputs([], [], [])
     check_names(item.name for item in found.listed if own.format)
     network: Any = from_pretrained(own.model).to(where)
     view = settled_view(network, None, own.setting, given)
@@ -107,12 +119,14 @@ def predict(own: Predict, given: Given) -> int:
         from nonlocalseg.inference.tiled import words_of
 
         say(f"note: {words_of(network, view)}")
-    writing = {"legend": own.legend, "probabilities": own.probabilities}
     way = way_of(network, view, {**writing, "fast": own.fast})
     quick = _quick if own.fast else None
     if quick and not far:
         network = quick(network, where)
         say(f"fast: {', '.join(network.choices)}")
+    broken = label_videos(network, view, footage, videos, target, folder, where, kept)
+    if not stills:
+        return FAILED if broken else 0
     _tell("no images by their names", found.foreign)
     _tell("pictures that an earlier prediction wrote", found.own)
     manifest = Manifest(folder, way, found.listed, own.again)
@@ -144,7 +158,7 @@ def predict(own: Predict, given: Given) -> int:
         masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in pictures)
         annotate(folder, own.format, masks, network.classes, network.palette)
     output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
-    return FAILED if failed else 0
+    return FAILED if failed or broken else 0
 
 
 def _quick(network: Any, device: torch.device) -> Any:

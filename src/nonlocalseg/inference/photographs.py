@@ -41,7 +41,7 @@ def find_photographs(paths: Iterable[str], out: Path) -> Photographs:
         matches = [path] if path.exists() else sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         if not matches:
             raise FileNotFoundError(f"{given}: no such file, folder or pattern match")
-        bases.append(os.path.abspath(_base(path)))
+        bases.append(os.path.abspath(fixed_part(path)))
         for match in matches:
             found |= dict.fromkeys(images_below(match) if match.is_dir() else [match])
             foreign += _others_below(match, out) if match.is_dir() else []
@@ -54,7 +54,8 @@ def find_photographs(paths: Iterable[str], out: Path) -> Photographs:
     return Photographs(names, list(dict.fromkeys(foreign)), own)
 
 
-def _base(path: Path) -> Path:
+def fixed_part(path: Path) -> Path:
+    """The folder below which all files lie that a path, folder or pattern stands for."""
     if path.is_dir():
         return path
     if path.exists():

@@ -168,7 +168,7 @@ def predict(
     if isinstance(model, (str, Path)):
         model = from_pretrained(model).to(pick_device(device))
     seen = settled_view(model, view, setting, changes)
-    lent = _Lent(evaluated(model), seen, _device_of(model) if device is None else torch.device(device), accumulate_on)
+    lent = _Lent(evaluated(model), seen, device_of(model) if device is None else torch.device(device), accumulate_on)
     if not isinstance(image, (list, tuple)):
         return lent.predict(image, "image", keep=True)
     return [lent.predict(one, f"image-{number}", keep=False) for number, one in enumerate(image, start=1)]
@@ -232,7 +232,7 @@ def _pixels(picture: Picture) -> np.ndarray:
     return array
 
 
-def _device_of(model: object) -> torch.device:
+def device_of(model: object) -> torch.device:
     """Where its parameters are; the CPU for a model without."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
