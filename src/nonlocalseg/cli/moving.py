@@ -38,6 +38,15 @@ def footage_of(
     return footage
 
 
+def watched_footage(own: Footage, out: str, of_stills: Mapping[str, object]) -> Footage:
+    """The options about videos in folders that fill up. Raises ValueError for what goes with no such folder."""
+    for name in ("format", "again", "engine"):
+        if of_stills.get(name):
+            raise ValueError(f"--{name}: not with --watch; call predict without it when the folder is full")
+    target_of(out, own, (), {})
+    return Footage(**{name: getattr(own, name) for name in names_of(Footage)})
+
+
 def target_of(out: str, footage: Footage, stills: Sequence[str], videos: Mapping[str, str]) -> Path | None:
     """The file that --out names, None where it is a folder. Raises ValueError where a file does not do."""
     from nonlocalseg.inference.clips import SUFFIXES

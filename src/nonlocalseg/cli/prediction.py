@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nonlocalseg.cli.errors import FAILED, describe
-from nonlocalseg.cli.moving import footage_of, label_videos, target_of
+from nonlocalseg.cli.moving import footage_of, label_videos, target_of, watched_footage
 from nonlocalseg.cli.options import Given, verb
 from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
+from nonlocalseg.cli.watching import watch_folders
 from nonlocalseg.files import check_folder
 from nonlocalseg.inference.footage import Footage
 from nonlocalseg.values import Count, Metavar, Names, Positional, Several, value
@@ -50,6 +51,9 @@ class Predict(OnDevice, Footage):
     RAY_ADDRESS does not name one)."""
     workers: Annotated[Count | None, Metavar("N")] = None
     """With --engine ray: models at work at once; by default one on every GPU, or on every machine where there is none."""
+    watch: bool = False
+    """Go on with what appears in the folders PATHS, each file when it is whole, until Ctrl-C; what an earlier call has
+    done stays."""
     again: bool = False
     """Label everything anew, what an earlier call has done as well."""
 
@@ -67,6 +71,7 @@ def predict(own: Predict, given: Given) -> int:
     memory: with --mode stream it is read in windows, and its classes go into index/NAME.npy.
     A video becomes one of the same times, upright, with its sound: --out FILE (.mp4, .mov, .mkv, .webm), or overlay/ below
     --out. PATHS may be addresses of videos (http, rtsp) and numbers of webcams, which Ctrl-C ends.
+    With --watch, PATHS are folders that fill up.
     manifest.csv lists every photograph once, with what became of it. Whatever cannot be labelled is named, there too,
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
@@ -83,6 +88,7 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/mine trip/ --out labelled --format cvat label-studio
         nonlocalseg predict runs/mine archive/ --out labelled --engine ray --workers 4
         nonlocalseg predict runs/mine clip.mp4 --out clip_overlay.mp4 --every 2 --smooth 0.5
+        nonlocalseg predict runs/mine camera/ --out labelled --watch
     """
     from nonlocalseg.data.annotations import annotate, check_names
     from nonlocalseg.images import read_mask
@@ -103,10 +109,10 @@ def predict(own: Predict, given: Given) -> int:
         raise ValueError("--workers: one model labels one photograph after the other; add --engine ray")
     if far and own.device not in (None, "cpu", "cuda"):
         raise ValueError(f"--device: {own.device} is of one machine; with --engine ray give cpu or cuda")
-    stills, videos = split_sources(own.paths)
+    stills, videos = ([], {}) if own.watch else split_sources(own.paths)
     writing = {"legend": own.legend, "probabilities": own.probabilities}
     of_stills = {**writing, "format": own.format, "again": own.again, "engine": far}
-    footage = footage_of(own, videos, stills, of_stills)
+    footage = watched_footage(own, own.out, of_stills) if own.watch else footage_of(own, videos, stills, of_stills)
     target = target_of(own.out, footage, stills, videos)
     folder = check_folder(target.parent if target else own.out)
     where = pick_device("cpu" if far else own.device)
@@ -124,6 +130,13 @@ def predict(own: Predict, given: Given) -> int:
     if quick and not far:
         network = quick(network, where)
         say(f"fast: {', '.join(network.choices)}")
+    labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
+    if own.watch:
+
+        def film(source: str, name: str) -> int:
+            return label_videos(network, view, footage, {source: name}, None, folder, where, kept)
+
+        return watch_folders(own.paths, folder, labeller, way, footage.video, film)
     broken = label_videos(network, view, footage, videos, target, folder, where, kept)
     if not stills:
         return FAILED if broken else 0
@@ -133,7 +146,6 @@ def predict(own: Predict, given: Given) -> int:
     if manifest.earlier:
         say(f"{len(manifest.earlier)} of {len(found.listed)} were done earlier (--again does all of them anew)")
     left = [item for item in found.listed if item.input not in manifest.earlier]
-    labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
     if far:
         from nonlocalseg.inference.many import label_many
 

@@ -36,7 +36,7 @@ def output() -> Console:
 
 def show(text: str) -> None:
     """Lines on standard output as they are, however long."""
-    print(visible(text))
+    print(visible(text), flush=True)
 
 
 def say(message: str) -> None:

@@ -192,8 +192,8 @@ def split_sources(paths: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """Paths of photographs, and videos with what they are called.
 
     A video is a file or an address whose name says so, an address of a stream, or the number of a webcam; in a folder
-    that holds photographs, and among the files of a pattern, only the photographs count. A file is called by its path below the folder that was
-    given, below what is common to these where there are several.
+    that holds photographs, and among the files of a pattern, only the photographs count. A file is called by its path
+    below the folder that was given, below what is common to these where there are several.
     """
     stills: list[str] = []
     names: dict[str, str] = {}

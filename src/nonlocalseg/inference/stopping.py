@@ -21,6 +21,10 @@ class Stopping:
         self._told = threading.Event()
         self._before: dict[int, Any] = {}
 
+    def ask(self) -> None:
+        """As a signal does."""
+        self._told.set()
+
     def asked(self) -> bool:
         return self._told.is_set()
 
