@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from nonlocalseg.explanation.collect import explain
     from nonlocalseg.exporting.writing import export
     from nonlocalseg.inference.engine import infer
-    from nonlocalseg.inference.large import predict_into
     from nonlocalseg.inference.footage import Footage
+    from nonlocalseg.inference.large import predict_into
     from nonlocalseg.inference.predictor import Prediction, predict
     from nonlocalseg.inference.video import label_video, predict_video
     from nonlocalseg.models.catalog import MODELS

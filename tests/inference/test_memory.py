@@ -41,6 +41,29 @@ def test_memory_is_counted_from_shapes(model: nls.Segmenter) -> None:
     assert all(held.device.type == "cpu" for held in model.state_dict().values())
 
 
+class Scale(torch.nn.Module):
+    """As timm's norms with an activation: a map of its own, which its part then changes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = torch.nn.ReLU(inplace=True)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.act(maps * 2)
+
+
+def test_maps_that_a_part_of_parts_makes_are_counted() -> None:
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.scale = torch.nn.Conv2d(3, 8, 1), Scale()
+
+        def coarse(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+            return self.scale(self.convolution(images)), (images.shape[2], images.shape[3])
+
+    assert bytes_per_pixel(Network()) == 2 * 8 * 4 + memory.IMAGE
+
+
 @pytest.fixture(scope="module")
 def dense() -> nls.Segmenter:
     """A model that cannot be seen in tiles."""

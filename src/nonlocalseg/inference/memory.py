@@ -17,6 +17,7 @@ from nonlocalseg.models.receptive import on_meta, receptive_field
 from nonlocalseg.view import View
 
 PROBE = 256  # pixels to a side of the image on which the network's memory is counted
+IMAGE = 2 * 3 * 4  # bytes of a pixel of the image itself, as floats and normalised
 LARGE = 2048 * 1024  # pixels up to which images are not looked at
 USABLE = 0.8  # of the free memory; the rest is for what is not counted
 SIDE = 1024  # pixels of the windows
@@ -54,15 +55,16 @@ def bytes_per_pixel(model: nn.Module) -> float | None:
     counter = _Counter()
     try:
         counted = on_meta(model)
-        for part in counted.modules():
-            if not any(True for _ in part.children()):
-                part.register_forward_hook(counter.look)
+        for (
+            part
+        ) in counted.modules():  # not the smallest alone: timm's norms with an activation do their work themselves
+            part.register_forward_hook(counter.look)
         with torch.no_grad():
             assert isinstance(counted, Coarse)
             counted.coarse(torch.empty(1, 3, PROBE, PROBE, device="meta"))
     except (RuntimeError, NotImplementedError, AttributeError):  # what depends on values has no shape alone
         return None
-    return counter.most / PROBE**2
+    return counter.most / PROBE**2 + IMAGE
 
 
 class _Counter:
