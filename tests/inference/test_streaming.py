@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -253,7 +254,9 @@ def test_an_array_on_disk_is_read_in_windows_into_an_array_on_disk(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (67, 500, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", pixels)
     reader = Counted(tmp_path / "image.npy")
-    words = nls.predict_into(model, reader, tmp_path / "out" / "classes.npy", crop=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as notes of the verb they would be said
+        words = nls.predict_into(model, reader, tmp_path / "out" / "classes.npy", crop=64)
     assert words.startswith("seen in tiles of 64 x 64 pixels with a border of ")
     assert words.endswith(" in 2 passes")
     assert max(window.right - window.left for window in reader.windows) < 400

@@ -54,7 +54,7 @@ class ArrayReader:
 
     def read(self, window: Window) -> Tensor:
         part = self._array[window.top : window.bottom, window.left : window.right]
-        return torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(part)).permute(2, 0, 1)
 
 
 class FileReader:
