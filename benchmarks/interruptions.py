@@ -2,8 +2,8 @@
 
     python -m benchmarks.interruptions --kills 20
 
-Every process is told nothing and killed with SIGKILL: half of them after a random time, half when a file that is being
-written beside its place has been seen. The one run must end in the weights, their average, the saved models and the rows
+Every process is killed with SIGKILL: half of them after a random time, half when a file is next being written: a
+checkpoint, the weights or the config of a model. The one run must end in the weights, their average, the saved models and the rows
 of metrics.csv of the other, bit for bit.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import csv
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -42,6 +43,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+WRITTEN = ("last", "last", "model", "config")
+"""Last.ckpt, and the weights and the config of a model; the first takes longest."""
+
+
 def begun(folder: Path, steps: int) -> int:
     """A process that trains in `folder`, or goes on there."""
     sys.stdout.flush()
@@ -68,10 +73,11 @@ def unfinished(folder: Path) -> list[str]:
     ]
 
 
-def killed(child: int, folder: Path, delay: float, writing: bool) -> str | None:
-    """What was under way when the process was killed after `delay` seconds, and then while it wrote; None where it ended."""
+def killed(child: int, folder: Path, delay: float, written: str | None) -> str | None:
+    """What was under way when the process was killed after `delay` seconds, and then while a file called `written` was
+    written; None where it had ended."""
     until = time.monotonic() + delay
-    while time.monotonic() < until or (writing and not unfinished(folder)):
+    while time.monotonic() < until or (written and not any(f".{written}." in name for name in unfinished(folder))):
         if os.waitpid(child, os.WNOHANG)[0]:
             return None
         time.sleep(0 if time.monotonic() > until else 0.005)
@@ -79,7 +85,8 @@ def killed(child: int, folder: Path, delay: float, writing: bool) -> str | None:
     os.waitpid(child, 0)
     first = not list(folder.glob("checkpoints/*.ckpt"))
     if left := unfinished(folder):
-        return f"while {left[0].split('.')[1]} was written" + (", before the first checkpoint" if first else "")
+        names = " and ".join(sorted(re.sub(r"^\.(\w+)\.\w+", r"\1", name) for name in left))
+        return f"while {names} was written" + (", before the first checkpoint" if first else "")
     return "before the first checkpoint" if first else "between two checkpoints"
 
 
@@ -106,7 +113,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     drawn = random.Random(asked.seed)
@@ -120,7 +127,8 @@ def main() -> int:
         count = 0
         for number in range(asked.kills):
             child = begun(broken, asked.steps)
-            found = killed(child, broken, drawn.uniform(0, 2 * seconds / asked.kills), writing=number % 2 == 1)
+            written = drawn.choice(WRITTEN) if number % 2 else None
+            found = killed(child, broken, drawn.uniform(0, 2 * seconds / asked.kills), written)
             if found is None:
                 print("the training ended before it could be killed: give more --steps")
                 return 1

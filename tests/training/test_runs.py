@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from stored_runs import Interrupted, checkpoint, draw_folder, interrupt, one_lin
 
 import nonlocalseg as nls
 from nonlocalseg.training import callbacks, progress
+from nonlocalseg.training.module import SegmentationTraining
 from nonlocalseg.training.runs import train
 
 
@@ -143,6 +145,29 @@ def test_corrupt_image_is_named(tmp_path, small, workers):
     with pytest.raises(ValueError, match=r"2\.png") as error:
         train(out=tmp_path / "run", **small)
     one_line(error)
+
+
+@pytest.mark.parametrize("place", ["data/images/train/1.png", "data/images/train", "data"])
+def test_data_that_vanish_are_named_and_the_run_goes_on_when_they_are_back(tmp_path, small, monkeypatch, place):
+    """A file that somebody removes, a folder that is unmounted."""
+    draw_folder(tmp_path / "data")
+    small.update(data="folder", root=str(tmp_path / "data"), data_options={}, val_split="none")
+    whole = train(out=tmp_path / "whole", **small)
+    original = SegmentationTraining.on_train_batch_start
+
+    def vanish(self: SegmentationTraining, batch: Any, index: int) -> None:
+        if index == 3:
+            (tmp_path / place).rename(tmp_path / "elsewhere")
+        original(self, batch, index)
+
+    monkeypatch.setattr(SegmentationTraining, "on_train_batch_start", vanish)
+    with pytest.raises((ValueError, OSError), match=r"data/(images|masks)/train/\d\.png") as error:
+        train(out=tmp_path / "run", **small)
+    one_line(error)
+    monkeypatch.undo()
+    (tmp_path / "elsewhere").rename(tmp_path / place)
+    resumed = train(resume=tmp_path / "run", progress=False)
+    assert same(weights(whole.folder), weights(resumed.folder))
 
 
 @pytest.mark.parametrize("option", ["split", "val_split"])

@@ -141,7 +141,8 @@ def _sweep(folder: Path, names: set[str]) -> None:
     """Remove what is called so, and phases where models are among it."""
     for path in folder.iterdir():
         if path.name in names or (path.name.startswith("phase-") and names >= LATER):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk has become read-only
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _places(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 LOCK = "running.lock"
@@ -35,9 +36,12 @@ class Lock:
             if self._is_in_place():
                 break
             self._file.close()  # the other run has just removed it
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()} {socket.gethostname()}\n")
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()} {socket.gethostname()}\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         # A process that reads images inherits the lock, and may outlive a killed training by seconds.
         os.register_at_fork(after_in_child=self._file.close)
 
@@ -50,5 +54,6 @@ class Lock:
     def release(self, keep: bool = False) -> None:
         """Let others in. `keep` leaves the file, as a killed run does."""
         if not keep:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk has become read-only
+                self.path.unlink(missing_ok=True)
         self._file.close()
