@@ -3,8 +3,8 @@
     python -m benchmarks.interruptions --kills 20
 
 Every process is killed with SIGKILL: half of them after a random time, half when a file is next being written: a
-checkpoint, the weights or the config of a model. The one run must end in the weights, their average, the saved models and the rows
-of metrics.csv of the other, bit for bit.
+checkpoint, the weights or the config of a model. The one run must end in the weights, their average, the saved models
+and the rows of metrics.csv of the other, bit for bit.
 """
 
 from __future__ import annotations
