@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nonlocalseg.training.folder import RunFolder
+from nonlocalseg.training.lock import Lock
 from nonlocalseg.training.runs import train
 
 
@@ -39,11 +41,15 @@ def test_unwritable_output(tmp_path, small):
     script = tmp_path / "script.py"
     script.write_text(
         "import os\n"
+        "from nonlocalseg.training.plan import resolve\n"
         "from nonlocalseg.training.runs import train\n"
+        f"options = {small!r}\n"
+        "options.pop('progress')\n"
+        "resolve(None, options)  # imports what only root may read, where Python is root's\n"
         "if os.geteuid() == 0:\n"
         "    os.setuid(65534)\n"
         "try:\n"
-        f"    train(out={str(tmp_path / 'closed/run')!r}, **{small!r})\n"
+        f"    train(out={str(tmp_path / 'closed/run')!r}, progress=False, **options)\n"
         "except ValueError as error:\n"
         "    print(error)\n"
     )
@@ -122,6 +128,22 @@ def test_a_run_of_another_process_keeps_its_folder(tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_is_removed_while_another_run_takes_it(tmp_path, monkeypatch):
+    """The other would hold a file that nobody finds any more, and a third run would be let in."""
+    first, original = Lock(tmp_path), fcntl.flock
+
+    def late(*arguments: int) -> None:
+        first.release()
+        monkeypatch.setattr(fcntl, "flock", original)
+        original(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = Lock(tmp_path)
+    with pytest.raises(ValueError, match="is being written by another run"):
+        Lock(tmp_path)
+    second.release()
 
 
 def test_a_number_that_another_process_has_now_is_no_obstacle(tmp_path):
