@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,27 +61,40 @@ def ray_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def two_cores(ray_home: None) -> None:
-    for left in (2, 1, 0):
+def patiently(begin: Callable[[], object], tries: int = 3) -> None:
+    """A busy machine may be slower than Ray waits."""
+    for left in reversed(range(tries)):
         try:
-            ray.init(address="local", num_cpus=2, log_to_driver=False, _node_ip_address="127.0.0.1", **LIMITS)
-            break
-        except Exception:  # a busy machine may be slower than Ray waits
+            begin()
+            return
+        except Exception:
             ray.shutdown()
             if not left:
                 raise
 
 
 @pytest.fixture
+def two_cores(ray_home: None) -> None:
+    patiently(
+        lambda: ray.init(address="local", num_cpus=2, log_to_driver=False, _node_ip_address="127.0.0.1", **LIMITS)
+    )
+
+
+@pytest.fixture
 def two_machines(ray_home: None) -> Iterator[Cluster]:
     """Both of them here, with one core each."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **LIMITS})
-    found.add_node(num_cpus=1, object_store_memory=LIMITS["object_store_memory"])
-    ray.init(address=found.address, log_to_driver=False)
-    yield found
+    begun: list[Cluster] = []
+
+    def begin() -> None:
+        begun.append(Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **LIMITS}))
+        begun[-1].add_node(num_cpus=1, object_store_memory=LIMITS["object_store_memory"])
+        ray.init(address=begun[-1].address, log_to_driver=False)
+
+    patiently(begin)
+    yield begun[-1]
     ray.shutdown()
-    found.shutdown()
+    for found in begun:
+        found.shutdown()
 
 
 def draw(folder: Path, count: int) -> Path:
