@@ -96,7 +96,7 @@ def test_a_changed_run_goes_on_or_is_refused(done, tmp_path, monkeypatch):
         except (ValueError, OSError) as error:
             refused.append(str(error))
     assert all(len(line.splitlines()) == 1 for line in refused)
-    assert len(refused) > 10
+    assert len(refused) > 5
     assert "metrics.csv" in begun
 
 

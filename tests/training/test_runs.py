@@ -27,7 +27,7 @@ def test_run_folder(run):
         "recipe.yaml",
         "tensorboard",
     ]
-    assert {p.name for p in (done.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (done.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     with (done.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     validated = [row for row in rows if row["miou"]]

@@ -46,7 +46,6 @@ def export(own: Export, given: Given) -> None:
         nonlocalseg export runs/mine --format openvino --out model.xml --data camvid --root CamVid --split test
         nonlocalseg export runs/mine --out small.onnx --size 512 1024 --host-size --answer classes
         nonlocalseg export runs/mine --out phone.onnx --static 512 512 --half
-        nonlocalseg predict model.onnx photo.jpg
     """
     from nonlocalseg.evaluation.scoring import evaluate
     from nonlocalseg.exporting.writing import export as write

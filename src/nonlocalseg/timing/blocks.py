@@ -18,6 +18,7 @@ from nonlocalseg.blocks.attention import Attention
 from nonlocalseg.blocks.neighbours import local_attention as attend_locally
 from nonlocalseg.blocks.non_local import APNB, NonLocal
 from nonlocalseg.blocks.sampling import AverageSampling, Sampling
+from nonlocalseg.blocks.tiles import Maxima, Sums, Tile
 from nonlocalseg.timing.measuring import Case, compare, free_memory, surroundings, synchronise
 from nonlocalseg.timing.published import table_1
 from nonlocalseg.timing.tables import COMPARISON, Row, Table
@@ -190,24 +191,22 @@ _MARK = "pyramid sampling"
 @contextmanager
 def _sampling_marked(block: nn.Module) -> Iterator[None]:
     """Inside, the profiler sees the calls of the block's sampling under one name."""
-    marks: list[record_function] = []
-
-    def enter(*_: object) -> None:
-        marks.append(record_function(_MARK))
-        marks[-1].__enter__()
-
-    def leave(*_: object) -> None:
-        marks.pop().__exit__(None, None, None)
-
-    handles = []
-    for part in block.modules():
-        if isinstance(part, Sampling):
-            handles += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
+    parts = [part for part in block.modules() if isinstance(part, Sampling)]
+    for part in parts:
+        object.__setattr__(part, "gather", _marked(part.gather))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for part in parts:
+            object.__delattr__(part, "gather")
+
+
+def _marked(gather: Callable[..., Sums | Maxima]) -> Callable[..., Sums | Maxima]:
+    def call(*maps: Tensor, tile: Tile | None = None) -> Sums | Maxima:
+        with record_function(_MARK):
+            return gather(*maps, tile=tile)
+
+    return call
 
 
 def local_attention(
