@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+import re
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_models import small
 
 import nonlocalseg as nls
-from nonlocalseg.exporting import checking, writing
+from nonlocalseg.blocks.basic import resize
+from nonlocalseg.exporting import checking, openvino_file, writing
+from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.formats import FORMATS
+from nonlocalseg.exporting.graph import Graph, trace
 from nonlocalseg.exporting.loading import ExportedModel
 from nonlocalseg.exporting.passport import ENTRY
 from nonlocalseg.zoo.pretrained import pretrained_network
@@ -31,8 +40,13 @@ def model() -> nls.Segmenter:
 
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory) -> dict[str, writing.Exported]:
-    folder = tmp_path_factory.mktemp("files")
-    return {suffix: nls.export(model, folder / f"model{suffix}") for suffix in SUFFIXES}
+    """Traced and converted once for all: what else there is of it is done for each."""
+    folder, program = tmp_path_factory.mktemp("files"), trace(Graph.of(model, Form()))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writing, "trace", lambda graph: program)
+        found = {".onnx": nls.export(model, folder / "model.onnx")}
+        patched.setattr(openvino_file, "write_onnx", lambda _, path: shutil.copy(folder / "model.onnx", path))
+        return found | {suffix: nls.export(model, folder / f"model{suffix}") for suffix in (".xml", ".pt2")}
 
 
 def loaded(file: writing.Exported) -> ExportedModel:
@@ -92,7 +106,8 @@ def test_a_file_that_is_wrong_is_not_left(model, files, tmp_path, monkeypatch, s
             path.with_suffix(part).write_bytes(files[suffix].path.with_suffix(part).read_bytes())
 
     name = format_named(suffix)
-    monkeypatch.setitem(FORMATS, name, dataclasses.replace(FORMATS[name], write=faulty))
+    kind = dataclasses.replace(FORMATS[name], write=faulty, smallest=lambda program: 16)
+    monkeypatch.setitem(FORMATS, name, kind)
     monkeypatch.setattr(writing, "trace", lambda graph: None)
     other = copy.deepcopy(model)
     path = tmp_path / f"model{suffix}"
@@ -115,6 +130,7 @@ def test_mistakes_are_told_in_one_line(model, tmp_path):
         ("file/model.onnx", {}, "is a file, so .* cannot be a folder"),
         ("model.onnx", {"host_size": True}, "host_size: without a size"),
         ("model.onnx", {"size": 8}, "size: 8; give 16 or more"),
+        ("model.pt2", {"half": True}, "half: not for .pt2, because torch has no fast float16"),
     ):
         with pytest.raises(ValueError, match=words):
             nls.export(model, tmp_path / path, **options)
@@ -175,3 +191,104 @@ def test_free_sides_have_names(files):
         "batch", 3, "height", "width",
     ]  # fmt: skip
     assert answer.name == "answer"
+
+
+def test_the_lines_of_the_page_work(files, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
+    lines = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "onnxruntime" in block)
+    assert len(lines.strip().splitlines()) <= 12
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "photo.jpg")
+    (tmp_path / "model.onnx").write_bytes(files[".onnx"].path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    wanted = nls.predict(files[".onnx"].path, "photo.jpg").mask.numpy()
+    assert np.array_equal(np.asarray(Image.open("mask.png")), wanted)
+
+
+def test_classes_at_the_size_of_the_image(model, tmp_path):
+    """The resize to a working size and back, and the best class, inside the graph."""
+    exported = nls.export(model, tmp_path / "classes.onnx", size=(48, 64), host_size=True, answer="classes")
+    network = loaded(exported)
+    images = torch.rand(2, 3, 70, 90)
+    with torch.no_grad():
+        inside = resize(model(resize(images, (48, 64), False))["out"], (70, 90), False)
+    answer = network.answer(images)
+    assert (answer.dtype, answer.shape) == (torch.uint8, (2, 70, 90))
+    assert float((answer == inside.argmax(1)).float().mean()) > 0.999
+    picture = images[0].mul(255).byte().permute(1, 2, 0).numpy()
+    assert float((nls.predict(network, picture).mask == answer[0]).float().mean()) > 0.98  # 8 bits
+    assert exported.passport.view == nls.View()
+
+
+def test_probabilities_at_a_working_size(model, tmp_path):
+    network = loaded(nls.export(model, tmp_path / "small.pt2", size=(48, 64), answer="probabilities"))
+    images = torch.rand(1, 3, 70, 90)
+    with torch.no_grad():
+        inside = model(resize(images, (48, 64), False))["out"].softmax(1)
+    torch.testing.assert_close(network.answer(images), inside, rtol=1e-4, atol=1e-6)
+    scores = network(images)["out"]
+    torch.testing.assert_close(scores.softmax(1), resize(inside, (70, 90), False), rtol=1e-4, atol=1e-5)
+
+
+def test_a_static_file_sees_images_in_windows(model, tmp_path):
+    exported = nls.export(model, tmp_path / "static.xml", static=(48, 64), half=True)
+    network, plain = loaded(exported), loaded(exported).passport
+    assert [(one.batch, one.height, one.width) for one in plain.parity] == [(1, 48, 64)]
+    assert 0 < plain.parity[0].error < plain.tolerance == checking.TOLERANCE[True]
+    with pytest.raises(ValueError, match=r"static.xml takes images of 48x64 pixels only, not 50x70: .* --crop 48 64"):
+        network(torch.rand(1, 3, 50, 70))
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    found = nls.predict(network, picture)
+    wanted = nls.predict(model, picture, mode="slide", crop=(48, 64), small="pad")
+    torch.testing.assert_close(found.probabilities, wanted.probabilities, rtol=0.02, atol=0.01)
+
+
+def test_sizes_that_the_model_refuses_are_left_out(model):
+    def refusing(images):
+        if images.shape[2] < 60:
+            raise ValueError("too small")
+        return images.sum(1, keepdim=True).expand(-1, 5, -1, -1)
+
+    graph = Graph.of(model, Form())
+    graph.logits = refusing
+    found = [checking.compare(refusing, graph, *size) for size in checking.SIZES]
+    assert [one is None for one in found] == [False, True, False, False, True]
+    assert {one.error for one in found if one is not None} == {0}
+    assert checking.compare(lambda images: images, graph, 1, 65, 129).error == math.inf
+
+
+def test_classes_that_score_less_are_errors(model):
+    graph = Graph.of(model, Form(answer="classes"))
+    with torch.no_grad():
+        logits = graph.logits(checking.drawn(1, 40, 56))
+    right = logits.argmax(1).to(torch.uint8)
+    assert checking.compare(lambda _: right, graph, 1, 40, 56).error == 0
+    wrong = right.clone()
+    wrong[0, 3, 4] = logits[0, :, 3, 4].argmin()
+    lost = logits[0, :, 3, 4].max() - logits[0, :, 3, 4].min()
+    error = checking.compare(lambda _: wrong, graph, 1, 40, 56).error
+    assert error == pytest.approx(float(lost / logits.abs().max()))
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "openvino"])
+def test_a_missing_extra_is_one_line(model, tmp_path, monkeypatch, package):
+    monkeypatch.setattr(writing, "trace", lambda graph: None)
+    monkeypatch.setitem(sys.modules, package, None)
+    suffix = ".xml" if package == "openvino" else ".onnx"
+    with pytest.raises(ValueError, match=r"files needs the extra export: pip install 'nonlocalseg\[export\]'"):
+        nls.export(model, tmp_path / f"model{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wiring", ["default", "mmseg"])
+@pytest.mark.parametrize("name", nls.MODELS)
+def test_every_head_in_every_format(name, wiring, tmp_path):
+    network = small(name, wiring=wiring).eval()
+    for suffix in SUFFIXES:
+        exported = nls.export(network, tmp_path / f"{name}{suffix}")
+        assert max(one.error for one in exported.passport.parity) < 1e-5
+        images = torch.rand(1, 3, exported.passport.smallest, 40)
+        with torch.no_grad():
+            assert relative(loaded(exported)(images)["out"], network(images)["out"]) < 1e-5

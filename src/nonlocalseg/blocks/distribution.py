@@ -80,7 +80,7 @@ class LDv1(nn.Module):
                 )
             small = self.down(x)
         else:
-            size = (-(-height // self.ratio), -(-width // self.ratio))
+            size = ((height + self.ratio - 1) // self.ratio, (width + self.ratio - 1) // self.ratio)
             if self.downsample == "bilinear":
                 small = resize(x, size, False, tile, smaller)
             elif tile is not None and smaller is not None:

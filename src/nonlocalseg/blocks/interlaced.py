@@ -67,7 +67,7 @@ class InterlacedAttention(nn.Module):
     def _padded(self, x: Tensor) -> tuple[Tensor, Grid, tuple[int, int]]:
         """The map with its windows whole, how many there are, and where the map begins."""
         (height, width), (high, wide) = (x.shape[2], x.shape[3]), self.window
-        rows, columns = -(-height // high), -(-width // wide)
+        rows, columns = (height + high - 1) // high, (width + wide - 1) // wide  # ONNX rounds what is negative to zero
         more, wider = rows * high - height, columns * wide - width
         edges = (wider // 2, wider - wider // 2, more // 2, more - more // 2)
         return F.pad(x, edges), (rows, columns, high, wide), (more // 2, wider // 2)

@@ -94,8 +94,9 @@ class PointwiseSpatial(nn.Module):
             bottom, right = min(high, middle + height), min(wide, centre + width)
             weight = weight.unflatten(0, (high, wide))[top:bottom, left:right].flatten(0, 1)
             high, wide, middle, centre = bottom - top, right - left, middle - top, centre - left
-        down = (others // width)[:, None] - own // width + middle
-        across = (others % width)[:, None] - own % width + centre
+        rows, own_rows = others // width, own // width  # the remainder by a free width has no form in ONNX
+        down = rows[:, None] - own_rows + middle
+        across = (others - rows * width)[:, None] - (own - own_rows * width) + centre
         inside = (down >= 0) & (down < high) & (across >= 0) & (across < wide)
         index = down.clamp(0, high - 1) * wide + across.clamp(0, wide - 1)
         masks = weight @ owners  # [B, offsets, L]

@@ -63,7 +63,8 @@ class Evaluate(OnDevice, OfFolder):
 def evaluate(own: Evaluate, given: Given) -> None:
     """Measure models against the labels of a data set: IoU per class, mIoU, accuracies, boundaries, worst images.
 
-    A model is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
+    A model is the folder of a run, a saved model, an exported file, a name of the zoo (`nonlocalseg list zoo`), or one on
+    the Hugging Face
     hub; the .json of an earlier evaluation stands for the model that it measured. Where figures were published of it, by
     the zoo or by the recipe of its run, they stand beside the measured ones. Data set, folder and split of a run are
     those of its training's validation where they are not given, and images are seen as the model says where no option
@@ -74,6 +75,7 @@ def evaluate(own: Evaluate, given: Given) -> None:
     Examples:
         nonlocalseg evaluate runs/mine
         nonlocalseg evaluate runs/camvid --split test --boundary
+        nonlocalseg evaluate model.onnx --data camvid --root CamVid --split test
         nonlocalseg evaluate mmseg:ann-r50-cityscapes --data cityscapes --root Cityscapes
         nonlocalseg evaluate runs/ann-resnet101s --setting published
         nonlocalseg evaluate runs/mine --data folder --root my-images --flip --scales 0.75 1.0 1.25
@@ -159,10 +161,13 @@ def _folders(models: Sequence[str], out: str | None) -> list[Path]:
 
 
 def _beside(model: str) -> Path:
-    """evaluation/ in the folder of the model, the folder of an evaluation, or one here for a model from the hub."""
+    """evaluation/ in the folder of the model, the folder of an evaluation, evaluation/NAME beside an exported file, or
+    one here for a model from the hub."""
     path = Path(model)
     if model.endswith(".json"):
         return path.parent
+    if path.is_file():
+        return path.parent / "evaluation" / path.name
     return path / "evaluation" if path.is_dir() else Path("evaluation") / model.replace("/", "-")
 
 

@@ -36,7 +36,7 @@ class Benchmark(OnDevice):
     """Height and width; of the feature map for block, operations, head and local-attention, of the image for network,
     of the crop for train and loader; one number for both; by default the papers' sizes."""
     model: Annotated[str | None, Metavar("MODEL")] = None
-    """The model for network (default: ann) and train (default: ann and galdv2)."""
+    """The model for network (default: ann), which may be an exported file, and train (default: ann and galdv2)."""
     backbone: Annotated[str | None, Metavar("NAME")] = None
     """The timm backbone for head, network and train (default: resnet50c)."""
     batch_size: Count | None = None
@@ -73,6 +73,7 @@ def benchmark(own: Benchmark, given: Given) -> None:
         nonlocalseg benchmark block
         nonlocalseg benchmark block --size 96 --json block.json
         nonlocalseg benchmark network --model galdv2 --backbone resnet101c --size 1024 2048 --device cuda
+        nonlocalseg benchmark network --model model.onnx --size 512
         nonlocalseg benchmark train --batch-size 4 --size 480
     """
     console = output()
@@ -89,6 +90,7 @@ def benchmark(own: Benchmark, given: Given) -> None:
 
 def _measurements(own: Benchmark) -> list[tuple[str, Callable[[], Table]]]:
     """What is being done, and the function that does it, for each table."""
+    from nonlocalseg.exporting.formats import is_exported
     from nonlocalseg.runtime import pick_device
     from nonlocalseg.timing import blocks, loading, networks, steps
 
@@ -103,8 +105,12 @@ def _measurements(own: Benchmark) -> list[tuple[str, Callable[[], Table]]]:
     if own.what == "head":
         return [("head", lambda: networks.head(size or (64, 128), device, repeat, **own.given("backbone")))]
     if own.what == "network":
+        if own.model is not None and is_exported(own.model):
+            if own.backbone is not None:
+                raise ValueError(f"--backbone: {own.model} is an exported file, which has its own; leave it out")
+            return [(own.model, lambda: networks.exported_file(str(own.model), size, device, repeat))]
         more = own.given("model", "backbone")
-        return [("a network", lambda: networks.network(size or (512, 1024), device, repeat, **more))]
+        return [("a network", lambda: networks.network(size or networks.SIZE, device, repeat, **more))]
     if own.what == "local-attention":
         return [
             ("local attention", lambda: blocks.local_attention(size or (97, 97), device, repeat)),

@@ -27,6 +27,8 @@ class Report(OnDevice):
     """Pixels whose attention is shown."""
     setting: Annotated[str | None, Metavar("NAME")] = None
     """A paper's way to see images (`evaluate --help` lists them), instead of the options from --mode on."""
+    file: Annotated[str | None, Metavar("FILE")] = None
+    """A file that `export` wrote of the run's model: what it scores, predicts and takes is told instead."""
     workers: Natural | None = None
     """Processes that read images; by default up to four."""
 
@@ -43,6 +45,7 @@ def report(own: Report, given: Given) -> None:
     Examples:
         nonlocalseg report runs/demo/ann
         nonlocalseg report runs/camvid --split test --root CamVid --out camvid.html
+        nonlocalseg report runs/mine --file model.onnx --out onnx.html
         nonlocalseg report runs/mine --images 5 --pixels 6 --device cpu
     """
     from nonlocalseg.report.page import report
@@ -54,6 +57,7 @@ def report(own: Report, given: Given) -> None:
         images=own.images,
         pixels=own.pixels,
         setting=own.setting,
+        file=own.file,
         device=own.device,
         workers=own.workers,
         out=own.out,

@@ -29,16 +29,19 @@ def tried_sizes(form: Form) -> tuple[tuple[int, int, int], ...]:
     return SIZES if form.static is None else ((1, *form.static),)
 
 
-def compare(run: Run, graph: Graph, batch: int, height: int, width: int) -> Tried:
-    """Run file and model on drawn images of one size.
+def compare(run: Run, graph: Graph, batch: int, height: int, width: int) -> Tried | None:
+    """Run file and model on drawn images of one size; None where the model itself refuses that size.
 
     The error is the largest difference, relative to the model's largest value; infinite where the file fails, answers
     another shape, or numbers that are none. Of classes it is what the class that the file names scores below the best,
     relative to the largest logit: 0 where all are equal, next to it where rounding decides between two.
     """
     images = drawn(batch, height, width)
-    with torch.no_grad():
-        logits = graph.logits(images)
+    try:
+        with torch.no_grad():
+            logits = graph.logits(images)
+    except ValueError:  # the official LDv1, of small images
+        return None
     wanted = answered(logits, graph.form.answer)
     try:
         found = run(images)

@@ -21,7 +21,7 @@ class Form:
     """Fold the model first: the same function with less arithmetic."""
 
     half: bool = False
-    """Numbers in 16 bits: the arithmetic of ONNX and pt2, which is for GPUs; in OpenVINO what is stored alone."""
+    """Numbers in 16 bits: of ONNX the arithmetic, which is for GPUs, of OpenVINO what is stored alone; not for pt2."""
 
     answer: Answer = "logits"
     """What the file answers: the best class of each pixel (one byte a pixel up to 256 classes), or the probabilities or

@@ -10,6 +10,7 @@ import torch
 
 from nonlocalseg.choices import pick
 from nonlocalseg.exporting.form import Form
+from nonlocalseg.exporting.graph import SMALLEST, smallest_side
 from nonlocalseg.exporting.onnx_file import open_onnx, seal_onnx, write_onnx
 from nonlocalseg.exporting.openvino_file import open_openvino, seal_openvino, write_openvino
 from nonlocalseg.exporting.passport import Opened
@@ -19,13 +20,17 @@ from nonlocalseg.exporting.program import open_program, seal_program, write_prog
 @dataclass(frozen=True)
 class Format:
     """suffix: of the file that is named. packages: whose versions its passport tells. write: a traced graph. seal: put
-    the passport's text into a file that lies there."""
+    the passport's text into a file that lies there. smallest: pixels that a side of an image must have.
+    half_graph: in half precision the graph itself is in float16. no_half: why there is no half precision."""
 
     suffix: str
     packages: tuple[str, ...]
     write: Callable[[torch.export.ExportedProgram, Path, Form], None]
     seal: Callable[[Path, str], None]
     open: Callable[[Path], Opened]
+    smallest: Callable[[torch.export.ExportedProgram], int] = lambda _: SMALLEST
+    half_graph: bool = False
+    no_half: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -35,6 +40,7 @@ FORMATS: dict[str, Format] = {
         lambda program, path, _: write_onnx(program, path),
         seal_onnx,
         open_onnx,
+        half_graph=True,
     ),
     "openvino": Format(
         ".xml",
@@ -43,7 +49,15 @@ FORMATS: dict[str, Format] = {
         seal_openvino,
         open_openvino,
     ),
-    "pt2": Format(".pt2", (), lambda program, path, _: write_program(program, path), seal_program, open_program),
+    "pt2": Format(
+        ".pt2",
+        (),
+        lambda program, path, _: write_program(program, path),
+        seal_program,
+        open_program,
+        smallest_side,
+        no_half="torch has no fast float16 on CPUs, and elsewhere torch.autocast does it at run time",
+    ),
 }
 
 

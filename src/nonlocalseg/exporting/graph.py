@@ -15,8 +15,9 @@ from nonlocalseg.exporting.form import Answer, Form
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
 
-EXAMPLE = (2, 3, 144, 176)  # the image that is traced: no side is the other's, nor the double of one
+EXAMPLE = (2, 3, 208, 272)  # the image that is traced: no side is the other's, nor the double of one
 BYTE = 256  # classes whose numbers fit one
+SMALLEST = 16  # pixels to a side that a Segmenter sees
 
 
 class Graph(nn.Module):
@@ -61,11 +62,11 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     static, free = graph.form.static, torch.export.Dim.AUTO
     images = torch.zeros(EXAMPLE if static is None else (1, 3, *static))
     shapes = {"images": {0: free, 2: free, 3: free}} if static is None else None
-    with torch.no_grad():
-        # Not as guards: they would forbid sizes at which some map has one position, for which the graph is right.
+    with torch.no_grad():  # what is assumed of sizes as assertions in the graph, not as guards, which would end it here
         program = torch.export.export(
             graph.eval(), (images,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
         )
+    _drop_assumptions(program)
     seen = [node for node in program.graph.nodes if node.op == "placeholder"][-1].meta["val"].shape  # after the weights
     fixed = [
         name for name, side in (("batch", seen[0]), ("height", seen[2]), ("width", seen[3])) if isinstance(side, int)
@@ -75,6 +76,23 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
             f"this network exports with a fixed {' and '.join(fixed)} only: give --static H W, the size of the images"
         )
     return program
+
+
+def smallest_side(program: torch.export.ExportedProgram) -> int:
+    """Pixels from which on torch runs the program: it takes the size at which a map would have one position for another
+    shape."""
+    return max(SMALLEST, *(int(sides.lower) for sides in program.range_constraints.values()), 0)
+
+
+def _drop_assumptions(program: torch.export.ExportedProgram) -> None:
+    """Removes what the graph asserts of sizes. torch asserts that no map has one position and no two sizes are equal by
+    chance, because memory would then be laid out in another way; what is computed is the same. Whether it is at such
+    sizes is found when the file is compared with its model, and ONNX has no such assertions anyway."""
+    for node in list(program.graph.nodes):
+        if node.op == "call_function" and node.target == torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def _halved(network: Segmenter) -> Segmenter:

@@ -19,11 +19,10 @@ from nonlocalseg.view import View
 
 CERTAIN = 100.0
 """The score of the class that a file names where it answers no scores: its probability is 1."""
-SMALLEST = 16
 
 
 class ExportedModel(nn.Module):
-    """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from 16 up -> `{"out": scores [B, K, H, W]}`.
+    """`model(images)`: RGB in [0, 1] `[B, 3, H, W]`, any H and W from `smallest_side` up -> `{"out": scores [B, K, H, W]}`.
 
     Scores are the model's logits; of a file that answers probabilities their logarithms, whose softmax they are; of one
     that answers classes `CERTAIN` for the class and 0 for the others. They are brought to the size of the images where
@@ -34,7 +33,6 @@ class ExportedModel(nn.Module):
 
     mean: Tensor
     digest: Tensor
-    smallest_side = SMALLEST
 
     def __init__(self, path: Path, opened: Opened, passport: Passport) -> None:
         super().__init__()
@@ -58,6 +56,10 @@ class ExportedModel(nn.Module):
     @property
     def align_corners(self) -> bool:
         return self.passport.align_corners
+
+    @property
+    def smallest_side(self) -> int:
+        return self.passport.smallest
 
     @property
     def view(self) -> View:
@@ -87,8 +89,9 @@ class ExportedModel(nn.Module):
             raise ValueError(f"images must be [B, 3, H, W], not {list(images.shape)}")
         height, width = images.shape[-2:]
         static = self.passport.form.static
-        if static is None and min(height, width) < SMALLEST:
-            raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}")
+        least = self.smallest_side
+        if static is None and min(height, width) < least:
+            raise ValueError(f"images must be at least {least}x{least} pixels, not {height}x{width}")
         if static is not None and (height, width) != static:
             raise ValueError(
                 f"{self.path.name} takes images of {static[0]}x{static[1]} pixels only, not {height}x{width}: "

@@ -28,7 +28,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         converted = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=OPSET, input_names=["images"], output_names=["answer"]
         )

@@ -17,16 +17,21 @@ _NEED = ("export", "OpenVINO files")
 
 def write_openvino(program: torch.export.ExportedProgram, path: Path, half: bool) -> None:
     """Write `path` and the .bin beside it; half: store the weights in 16 bits."""
-    with needing(*_NEED):
-        import openvino
-
     between = path.with_suffix(".onnx")
     write_onnx(program, between)
     try:
-        # Not by openvino.convert_model, which reports its use over the network where that is not forbidden.
-        openvino.save_model(openvino.Core().read_model(between), path, compress_to_fp16=half)
+        write_from_onnx(between, path, half)
     finally:
         between.unlink()
+
+
+def write_from_onnx(source: Path, path: Path, half: bool) -> None:
+    """The ONNX file `source` as `path` and the .bin beside it."""
+    with needing(*_NEED):
+        import openvino
+
+    # Not by openvino.convert_model, which reports its use over the network where that is not forbidden.
+    openvino.save_model(openvino.Core().read_model(source), path, compress_to_fp16=half)
 
 
 def seal_openvino(path: Path, text: str) -> None:

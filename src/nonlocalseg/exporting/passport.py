@@ -92,6 +92,8 @@ class Passport:
     "How the file sees an image unless told otherwise."
     model: dict[str, Any] | None = None
     "The `config.json` of the model; None for one that was assembled by hand."
+    smallest: int
+    "Pixels that a side of an image must have."
     parity: tuple[Tried, ...] = ()
     "The sizes that were tried."
     tolerance: float

@@ -79,13 +79,16 @@ def export(
         raise ValueError("export() is for evaluation: call model.eval() first")
     path, form = Path(path).expanduser(), changed(form or Form(), changes)
     kind = format_of(path, format)
+    if form.half and kind.no_half:
+        raise ValueError(f"half: not for {kind.suffix}, because {kind.no_half}; leave it out")
     if path.is_dir():
         raise ValueError(f"--out: {path} is a folder; give the name of a file")
     check_folder(path.parent)
     reference = Graph.of(model, replace(form, fold=False, half=False))
     with _together(path) as temporary:
         # A quantised form would enter here: another writer of the same graph, with a tolerance of its own.
-        kind.write(trace(Graph.of(model, form)), temporary, form)
+        program = trace(Graph.of(model, replace(form, half=form.half and kind.half_graph)))
+        kind.write(program, temporary, form)
         opened = kind.open(temporary)
         tried = _compared(opened, reference, form, path)
         passport = Passport(
@@ -96,6 +99,7 @@ def export(
             align_corners=model.align_corners,
             view=_view(model.view, form),
             model=None if model.config is None else {"format_version": FORMAT_VERSION, **plain(model.config)},
+            smallest=kind.smallest(program),
             parity=tried,
             tolerance=TOLERANCE[form.half],
             latency=timed(opened.run, form),
@@ -111,7 +115,10 @@ def export(
 
 def _compared(opened: Opened, reference: Graph, form: Form, path: Path) -> tuple[Tried, ...]:
     """The errors at all sizes; ValueError where one is too large."""
-    tried = tuple(compare(opened.run, reference, *size) for size in tried_sizes(form))
+    found = [compare(opened.run, reference, *size) for size in tried_sizes(form)]
+    tried = tuple(one for one in found if one is not None)
+    if not tried:
+        raise ValueError("the model refuses every size that an export tries: give --static H W, a size that it takes")
     worst = max(tried, key=lambda one: one.error)
     if worst.error > TOLERANCE[form.half]:
         listed = ", ".join(f"{one.height}x{one.width} {one.error:.1e}" for one in tried)

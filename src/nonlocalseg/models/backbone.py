@@ -85,7 +85,8 @@ class Backbone(nn.Module):
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The size that an image of this size is padded to."""
-        return height + -height % self.multiple, width + -width % self.multiple
+        to = self.multiple
+        return (height + to - 1) // to * to, (width + to - 1) // to * to
 
     def pad(self, images: Tensor) -> Tensor:
         """The images padded with zeros on the right and bottom to a multiple of the patch size."""

@@ -151,9 +151,9 @@ def attention_pictures(findings: Findings, count: int) -> list[Attending]:
     """Of `count` pixels, all pictures that show where a model looks; without pictures for a model that has none."""
     found = []
     for example, pixel in choose_pixels(findings, count):
-        explanation = explain(findings.model, example.image, pixel)
+        explanation = explain(findings.network, example.image, pixel)
         model = findings.plan.model
-        subject = Subject({model: explanation}, example.name, example.truth, {model: findings.model})
+        subject = Subject({model: explanation}, example.name, example.truth, {model: findings.network})
         pictures = [
             Shown(jpeg(drawn.figure), "; ".join([drawn.alt, *drawn.lines]), drawn.caption, "wide")
             for picture in PICTURES.values()

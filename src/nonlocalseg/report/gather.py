@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.source import DataSource, settled_source
 from nonlocalseg.evaluation.results import Evaluation
 from nonlocalseg.evaluation.scoring import evaluate
+from nonlocalseg.exporting.loading import ExportedModel
 from nonlocalseg.inference.borrowed import fingerprint, settled_view
 from nonlocalseg.inference.predictor import predict
 from nonlocalseg.models.segmenter import Segmenter
@@ -22,7 +24,7 @@ from nonlocalseg.models.storage import BEST, CONFIG
 from nonlocalseg.training.folder import RECIPE
 from nonlocalseg.training.plan import Plan, read_plan
 from nonlocalseg.view import View
-from nonlocalseg.zoo.pretrained import pretrained_network
+from nonlocalseg.zoo.pretrained import from_pretrained, pretrained_network
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Mapping[str, Curve]]
@@ -54,11 +56,12 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything that the sections read."""
+    """Everything that the sections read. model: what is measured, the network of the run or a file exported of it."""
 
     run: Path
     plan: Plan
-    model: Segmenter
+    network: Segmenter
+    model: Segmenter | ExportedModel
     measured: Measured
     evaluation: Evaluation
     curves: Curves
@@ -101,13 +104,13 @@ def open_measured(run: Path, given: Mapping[str, object]) -> Measured:
         raise ValueError(f"{error} (--data, --root, --split and --data-options say what to measure on)") from None
 
 
-def find_evaluation(run: Path, model: Segmenter, measured: Measured, view: View) -> Evaluation | None:
-    """The newest evaluation, boundaries included, in RUN/evaluation of these images, seen so, by these weights.
+def find_evaluation(folder: Path, model: nn.Module, measured: Measured, view: View) -> Evaluation | None:
+    """The newest evaluation, boundaries included, in the folder, of these images, seen so, by these weights.
 
     Those in full precision go before others. Passed over is what cannot be read.
     """
     weights, found = fingerprint(model), []
-    for path in sorted((run / "evaluation").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         if path.stem.endswith("-comparison"):
             continue
         try:
@@ -128,29 +131,35 @@ def gather_findings(
     plan: Plan,
     measured: Measured,
     seen: tuple[str | None, Mapping[str, object]],
+    file: Path | None,
     device: torch.device,
     workers: int | None,
     progress: bool,
 ) -> Findings:
     """Load the model, and evaluate it, boundaries included, where RUN/evaluation does not hold that yet.
 
-    seen: how the model sees images: a named setting, and changes of its view.
+    seen: how the model sees images: a named setting, and changes of its view. file: one that was exported of it, which
+    is measured in its place, and whose evaluation lies in RUN/evaluation/NAME.
     """
-    model = pretrained_network(run).to(device)
+    network = pretrained_network(run).to(device)
+    model = network if file is None else from_pretrained(file).to(device)
+    if model.classes != network.classes:
+        raise ValueError(f"--file: {file} has other classes than {run}: give a file that was exported of its model")
+    folder = run / "evaluation" / ("" if file is None else file.name)
     view = settled_view(model, None, *seen)
-    evaluation = find_evaluation(run, model, measured, view)
+    evaluation = find_evaluation(folder, model, measured, view)
     if evaluation is None:
         evaluation = evaluate(
-            run,
+            run if file is None else file,
             measured.source,
             view,
             boundary=True,
             device=str(device),
             workers=workers,
-            out=run / "evaluation",
+            out=folder,
             progress=progress,
         )
-    return Findings(run, plan, model, measured, evaluation, read_curves(run, len(plan.phases)), device)
+    return Findings(run, plan, network, model, measured, evaluation, read_curves(run, len(plan.phases)), device)
 
 
 def read_curves(run: Path, phases: int) -> Curves:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from nonlocalseg import __version__, drawing
+from nonlocalseg.exporting.loading import ExportedModel
 from nonlocalseg.files import check_folder, write_text
 from nonlocalseg.labels import IGNORE, Colour
 from nonlocalseg.report.examples import Example, choose_examples
@@ -45,6 +46,7 @@ def report(
     images: int = 3,
     pixels: int = 3,
     setting: str | None = None,
+    file: str | Path | None = None,
     device: str | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
@@ -61,6 +63,7 @@ def report(
         run: folder of the run.
         images: the worst and the best images to show, this many of each.
         pixels: pixels whose attention is shown.
+        file: exported of the run's model: what it scores, predicts and takes is told, with the network's attention.
         device: cpu, cuda, cuda:1 ...; by default a GPU where there is one.
         workers: processes that read images; by default up to four.
         out: the file; by default report.html in the folder of the run.
@@ -82,7 +85,8 @@ def report(
     of_view = {name: given for name, given in changes.items() if name in names_of(View)}
     measured = open_measured(folder, {name: given for name, given in changes.items() if name not in of_view})
     console = Console(quiet=not progress, stderr=True, highlight=False)
-    findings = gather_findings(folder, plan, measured, (setting, of_view), where, workers, progress)
+    exported = None if file is None else Path(file).expanduser()
+    findings = gather_findings(folder, plan, measured, (setting, of_view), exported, where, workers, progress)
     with console.status("measuring speed"):
         speed = measure_speed(findings)
     with console.status("drawing"):
@@ -113,7 +117,7 @@ def _told(findings: Findings, speed: Speed) -> dict[str, Any]:
     config = findings.model.config
     several = len(plan.phases) > 1
     return {
-        "title": f"{findings.run.resolve().name}: {plan.model} on {plan.backbone}, {source.data}",
+        "title": f"{_name(findings)}: {plan.model} on {plan.backbone}, {source.data}",
         "occasion": told_occasion(findings),
         "key_figures": _key_figures(findings, speed),
         "run": findings.run,
@@ -139,6 +143,12 @@ def _told(findings: Findings, speed: Speed) -> dict[str, Any]:
         "resolved": [(name.replace("_", " "), spelled(item)) for name, item in config.flat().items()] if config else [],
         "machine": told_machine(findings),
     }
+
+
+def _name(findings: Findings) -> str:
+    """Of the run, and of the file that was exported of it."""
+    name, model = findings.run.resolve().name, findings.model
+    return f"{name}, {model.path.name}" if isinstance(model, ExportedModel) else name
 
 
 def _drawn(findings: Findings, images: int, pixels: int) -> dict[str, Any]:

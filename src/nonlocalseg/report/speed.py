@@ -34,9 +34,10 @@ class Speed:
             (f"one {self.what}, median of {ROUNDS}", spell("seconds", row["seconds"])),
             (f"{self.what}s per second", f"{1 / row['seconds']:.3g}"),
             ("processor time of one", spell("seconds", row["cpu_seconds"])),
-            ("multiply-adds", spell("multiply_adds", row["multiply_adds"])),
             ("parameters", spell("parameters", self.parameters)),
         ]
+        if row["multiply_adds"] is not None:
+            rows.insert(3, ("multiply-adds", spell("multiply_adds", row["multiply_adds"])))
         if self.auxiliary:
             rows.append(("parameters used in training only", spell("parameters", self.auxiliary)))
         if row["memory"] is not None:
@@ -49,9 +50,10 @@ def measure_speed(findings: Findings) -> Speed:
     image, _ = findings.measured.read(0)
     crop = findings.view.crop
     height, width = image.shape[:2] if crop is None else map(min, zip(image.shape[:2], crop, strict=True))
-    model = findings.model
+    model, network = findings.model, findings.network
     drawn = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(findings.device)
-    (row,) = compare([Case("forward", lambda: model(drawn)["out"])], findings.device, ROUNDS)
-    auxiliary = 0 if model.auxiliary is None else parameter_count(model.auxiliary)
+    case = Case("forward", lambda: model(drawn)["out"], counted=model is network)
+    (row,) = compare([case], findings.device, ROUNDS)
+    auxiliary = 0 if network.auxiliary is None else parameter_count(network.auxiliary)
     what = "image" if crop is None else "window"
-    return Speed(row, f"{width} × {height}", what, parameter_count(model) - auxiliary, auxiliary)
+    return Speed(row, f"{width} × {height}", what, parameter_count(network) - auxiliary, auxiliary)

@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from nonlocalseg.blocks import reference
 from nonlocalseg.blocks.basic import to_channels_last
 from nonlocalseg.blocks.non_local import AttendingBlock
+from nonlocalseg.exporting.loading import load_exported
 from nonlocalseg.heads.ann import ANNHead
 from nonlocalseg.heads.base import Features
 from nonlocalseg.models.cost import parameter_count
@@ -28,6 +30,7 @@ from nonlocalseg.timing.tables import COMPARISON, Table
 
 CLASSES = 19
 WIRINGS = ("default", "mmseg")
+SIZE = (512, 1024)  # of the image that whole networks see
 
 
 def drawn_model(model: str, backbone: str, **options: Any) -> Segmenter:
@@ -110,6 +113,15 @@ def network(
             *([] if compiled else ["The compiled form is left out: it needs a C++ compiler."]),
         ),
     )
+
+
+def exported_file(path: str | Path, size: tuple[int, int] | None, device: torch.device, repeat: int = 5) -> Table:
+    """A file that `export` wrote, in its runtime, on one image."""
+    model = load_exported(path)
+    height, width = size or model.passport.form.static or SIZE
+    image = torch.rand(1, 3, height, width)
+    rows = compare([Case(model.path.name, lambda: model.answer(image), counted=False)], device, repeat)
+    return Table(f"{model.path.name}, one {height}x{width} image", COMPARISON, rows, surroundings(device))
 
 
 def _network_cases(plain: Segmenter, image: Tensor, device: torch.device, compiled: bool) -> list[Case]:
