@@ -223,7 +223,7 @@ def test_a_set_of_one_image(tmp_path):
 def test_a_process_that_reads_images_is_stopped_or_killed(tmp_path, monkeypatch, capsys, number, said):
     """In its third image it does it to itself."""
     draw_folder(tmp_path / "data")
-    monkeypatch.setattr(readers, "SILENCE", 10.0)
+    monkeypatch.setattr(readers, "SILENCE", 10.0 if number == signal.SIGSTOP else 300.0)
     original = data.SeededImages.__getitem__
 
     def end(self: data.SeededImages, draw: data.Draw | int) -> object:

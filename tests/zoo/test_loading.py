@@ -198,7 +198,7 @@ def test_a_checkpoint_with_code_in_it_is_never_run(small, tmp_path, monkeypatch,
 
 def test_a_zoo_name_is_never_asked_of_the_hub(tmp_path, monkeypatch, capsys):
     photo = write_image(tmp_path / "photo.png", np.zeros((40, 56, 3), np.uint8))
-    monkeypatch.setattr("nonlocalseg.models.hub._download", lambda name: pytest.fail(f"asked for {name}"))
+    monkeypatch.setattr("nonlocalseg.models.hub.fetch_model", lambda name, revision: pytest.fail(f"asked for {name}"))
     assert main(["predict", "mmseg:nobody/nothing", str(photo), "--out", str(tmp_path / "out")]) == 2
     assert "mmseg:nobody/nothing is not in the zoo" in capsys.readouterr().err
 

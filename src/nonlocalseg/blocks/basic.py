@@ -61,7 +61,7 @@ class ConvNormAct(nn.Module):
             bias=not norm if bias is None else bias,
         )
         self.norm = BatchNorm2d(out_channels) if norm else nn.Identity()
-        self.act = nn.ReLU() if act else nn.Identity()
+        self.act = nn.ReLU(inplace=True) if act else nn.Identity()  # of a result that is nobody else's
 
     @property
     def linear(self) -> bool:
@@ -69,7 +69,7 @@ class ConvNormAct(nn.Module):
         return isinstance(self.norm, nn.Identity) and isinstance(self.act, nn.Identity)
 
     def finish(self, x: Tensor) -> Tensor:
-        """Norm and activation of a result of the convolution that was computed in another order."""
+        """Norm and activation of a result of the convolution that was computed in another order, and is overwritten."""
         return self.act(self.norm(x))
 
     def forward(self, x: Tensor) -> Tensor:

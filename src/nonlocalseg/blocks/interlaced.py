@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.basic import ConvNormAct
+from nonlocalseg.blocks.joining import same_size
 
 Grid = tuple[int, int, int, int]  # rows and columns of windows, height and width of a window
 
@@ -34,7 +35,10 @@ class GroupAttention(nn.Module):
         groups = query.shape[:3]
         query, key, value = (x.flatten(0, 2) for x in (query, key, value))
         weights = torch.bmm(query, (key * self.scale).transpose(1, 2)).softmax(2)
-        return self.output(_whole(torch.bmm(weights, value).unflatten(0, groups), grid, far))
+        del query, key
+        taken = torch.bmm(weights, value).unflatten(0, groups)
+        del value, weights
+        return self.output(_whole(taken, grid, far))
 
     def weights(self, x: Tensor, grid: Grid, far: bool, positions: Tensor) -> Tensor:
         """Of flat positions of the padded map over the positions of their groups: `[B, P, S]`."""
@@ -60,7 +64,11 @@ class InterlacedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded, grid, (top, left) = self._padded(x)
-        out = self.near(self.far(padded, grid, True), grid, False)
+        further = self.far(padded, grid, True)
+        del padded
+        out = self.near(further, grid, False)
+        if same_size(out, x.shape[2:]):
+            return out
         rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
         return out.index_select(2, rows + top).index_select(3, columns + left)  # a slice would export one size only
 
@@ -68,6 +76,8 @@ class InterlacedAttention(nn.Module):
         """The map with its windows whole, how many there are, and where the map begins."""
         (height, width), (high, wide) = (x.shape[2], x.shape[3]), self.window
         rows, columns = (height + high - 1) // high, (width + wide - 1) // wide  # ONNX rounds what is negative to zero
+        if same_size(x, (rows * high, columns * wide)):
+            return x, (rows, columns, high, wide), (0, 0)
         more, wider = rows * high - height, columns * wide - width
         edges = (wider // 2, wider - wider // 2, more // 2, more - more // 2)
         return F.pad(x, edges), (rows, columns, high, wide), (more // 2, wider // 2)

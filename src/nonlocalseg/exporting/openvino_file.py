@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ _NEED = ("export", "OpenVINO files")
 
 def write_openvino(program: torch.export.ExportedProgram, path: Path, half: bool) -> None:
     """Write `path` and the .bin beside it; half: store the weights in 16 bits."""
+    with needing(*_NEED):
+        import_module("openvino")  # before the step that may take minutes
     between = path.with_suffix(".onnx")
     write_onnx(program, between)
     try:

@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nonlocalseg.runtime import processor
 from nonlocalseg.timing.tables import Row
 
 _CLEAR, _STATUS, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/meminfo")
+_MMAP_THRESHOLD = -3  # glibc's number for it
 _SHORTEST = 0.02  # seconds that one sample takes at least
 
 
@@ -148,17 +150,35 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> tuple[int | Non
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) - before
     elif device.type == "cpu" and _CLEAR.exists():
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
-        if trim is not None:
-            trim(0)  # what was freed earlier would hide as much of what is allocated now
-        _CLEAR.write_text("5")  # the high-water mark starts again from here
-        before = _status_bytes("VmRSS")
-        result = run()
-        peak = _status_bytes("VmHWM") - before
+        with _given_back():
+            _CLEAR.write_text("5")  # the high-water mark starts again from here
+            before = _status_bytes("VmRSS")
+            result = run()
+            peak = _status_bytes("VmHWM") - before
     else:
         return None, None
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(result)}
     return peak, max(0, peak - sum(storages.values()))
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """What is freed goes back to the system, so that the high-water mark tells what was in use together.
+
+    glibc keeps freed tensors of up to 32 MiB, and between those in use it cannot use them again for others of the same
+    size: a loop whose results live on showed twice what it needs. Without glibc nothing is done.
+    """
+    library = ctypes.CDLL(None)
+    trim, tune = getattr(library, "malloc_trim", None), getattr(library, "mallopt", None)
+    if trim is None or tune is None:
+        yield
+        return
+    trim(0)  # what was freed earlier would hide as much of what is allocated now
+    tune(_MMAP_THRESHOLD, 1 << 20)
+    try:
+        yield
+    finally:
+        tune(_MMAP_THRESHOLD, 32 << 20)  # where glibc's own rule ends once tensors of that size were freed
 
 
 def free_memory(device: torch.device) -> int:
