@@ -1,7 +1,8 @@
 """ANN against mmsegmentation's own, with the same weights: head, whole network, training step; and the compared heads.
 
     python -m benchmarks.mmsegmentation head|network|train [--size 64 128] [--depth 50] [--device cuda] [--json FILE]
-    python -m benchmarks.mmsegmentation heads [--only danet ...]
+    python -m benchmarks.mmsegmentation heads [--only danet ...]     # whole heads
+    python -m benchmarks.mmsegmentation parts [--only danet ...]     # what attends in them
 
 It needs the packages of benchmarks/requirements.txt. mmsegmentation's model is built with drawn weights, written as one
 of its checkpoints and converted, as any checkpoint would be; results must then agree. The size is that of the feature
@@ -31,7 +32,7 @@ from nonlocalseg.timing.measuring import Case, compare, surroundings
 from nonlocalseg.timing.tables import COMPARISON, Row, Table, write_json
 
 CLASSES = 19
-SIZES = {"head": (64, 128), "network": (512, 1024), "train": (480, 480), "heads": (64, 128)}
+SIZES = {"head": (64, 128), "network": (512, 1024), "train": (480, 480), "heads": (64, 128), "parts": (64, 128)}
 LAST = torch.channels_last
 
 
@@ -217,10 +218,15 @@ def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Tensor
     return run
 
 
-def compared(names: list[str] | None, size: tuple[int, int], device: torch.device, repeat: int) -> Table:
-    """Every compared head against theirs."""
-    from benchmarks import compared_heads  # which needs this file
+def compared(what: str, names: list[str] | None, size: tuple[int, int], device: torch.device, repeat: int) -> Table:
+    """Every compared head against theirs, or what attends in them."""
+    from benchmarks import attending_parts, compared_heads  # which need this file
 
+    if what == "parts":
+        rows = [attending_parts.part_row(name, size, device, repeat) for name in names or attending_parts.PARTS]
+        headings = {key: text for key, text in compared_heads.HEADINGS.items() if key in rows[0]}
+        title = f"What attends in heads, against mmsegmentation's, {size[0]}x{size[1]}: time, memory, multiply-adds"
+        return Table(title, headings, rows, surroundings(device), attending_parts.NOTES)
     rows = [compared_heads.compared_row(name, size, device, repeat) for name in names or compared_heads.COMPARED]
     title = f"Heads against mmsegmentation's on stages of a ResNet-50, {size[0]}x{size[1]}: error, time, memory, multiply-adds"
     return Table(title, compared_heads.HEADINGS, rows, surroundings(device), compared_heads.NOTES)
@@ -241,8 +247,8 @@ def main() -> None:
     tables = []
     for what in [options.what] if options.what else list(SIZES):
         size = (options.size[0], options.size[1]) if options.size else SIZES[what]
-        if what == "heads":
-            tables.append(compared(options.only, size, device, options.repeat))
+        if what in ("heads", "parts"):
+            tables.append(compared(what, options.only, size, device, options.repeat))
             Console(highlight=False, width=160).print(tables[-1].shown())
             continue
         if what == "head":

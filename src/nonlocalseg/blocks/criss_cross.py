@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.attended import Attended
@@ -24,14 +25,15 @@ class CrissCross(nn.Module):
         self.gamma = Scale()
 
     def forward(self, x: Tensor) -> Tensor:
-        height = x.shape[2]
+        height, width = x.shape[2], x.shape[3]
         weights = self._weights(x)
-        value = self.value(x)
+        # The channels last: so the map is a batch of rows, and of columns, without a copy.
+        value = F.linear(x.flatten(2).transpose(1, 2), self.value.weight.flatten(1), self.value.bias)
+        value = value.unflatten(1, (height, width))  # [B, H, W, C]
         column, row = weights[..., :height], weights[..., height:]
-        above = column.transpose(1, 2) @ value.permute(0, 3, 2, 1)  # [B, W, H, H] @ [B, W, H, C]
-        beside = row @ value.permute(0, 2, 3, 1)  # [B, H, W, W] @ [B, H, W, C]
-        context = self.gamma(above.permute(0, 3, 2, 1) + beside.permute(0, 3, 1, 2))
-        return x + context  # in the memory layout of x, which a convolution reads next
+        context = row @ value
+        context.add_((column.transpose(1, 2) @ value.transpose(1, 2)).transpose(1, 2))
+        return torch.addcmul(x, self.gamma.scale, context.permute(0, 3, 1, 2))  # in the memory layout of x
 
     def _weights(self, x: Tensor) -> Tensor:
         """`[B, H, W, H + W]`: over the column, then over the row."""

@@ -31,14 +31,16 @@ class GroupAttention(nn.Module):
         self.scale = key_channels**-0.5
 
     def forward(self, x: Tensor, grid: Grid, far: bool) -> Tensor:
-        query, key, value = (_grouped(embed(x), grid, far) for embed in (self.query, self.key, self.value))
+        query, key = (_grouped(embed(x), grid, far) for embed in (self.query, self.key))
         groups = query.shape[:3]
-        query, key, value = (x.flatten(0, 2) for x in (query, key, value))
+        query, key = query.flatten(0, 2), key.flatten(0, 2)
         weights = torch.bmm(query, (key * self.scale).transpose(1, 2)).softmax(2)
         del query, key
+        value = _grouped(self.value(x), grid, far).flatten(0, 2)
         taken = torch.bmm(weights, value).unflatten(0, groups)
-        del value, weights
-        return self.output(_whole(taken, grid, far))
+        del weights, value
+        taken = _whole(taken, grid, far)
+        return self.output(taken)
 
     def weights(self, x: Tensor, grid: Grid, far: bool, positions: Tensor) -> Tensor:
         """Of flat positions of the padded map over the positions of their groups: `[B, P, S]`."""
@@ -63,10 +65,12 @@ class InterlacedAttention(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        padded, grid, (top, left) = self._padded(x)
+        # With the channels last, groups are copied in pieces of one position, and 1x1 convolutions are products.
+        padded, grid, (top, left) = self._padded(x.contiguous(memory_format=torch.channels_last))
         further = self.far(padded, grid, True)
         del padded
-        out = self.near(further, grid, False)
+        out = self.near(further, grid, False).contiguous(memory_format=torch.contiguous_format)
+        del further
         if same_size(out, x.shape[2:]):
             return out
         rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
@@ -123,8 +127,9 @@ def _grouped(x: Tensor, grid: Grid, far: bool) -> Tensor:
 
 
 def _whole(groups: Tensor, grid: Grid, far: bool) -> Tensor:
-    """The inverse of `_grouped`."""
+    """The inverse of `_grouped`, in channels_last."""
     rows, columns, high, wide = grid
     split = groups.unflatten(3, (rows, columns) if far else (high, wide))
-    order = (0, 5, 3, 1, 4, 2) if far else (0, 5, 1, 3, 2, 4)
-    return split.permute(order).clone(memory_format=torch.contiguous_format).flatten(4, 5).flatten(2, 3)
+    order = (0, 3, 1, 4, 2, 5) if far else (0, 1, 3, 2, 4, 5)
+    last = split.permute(order).clone(memory_format=torch.contiguous_format).flatten(3, 4).flatten(1, 2)
+    return last.permute(0, 3, 1, 2)
