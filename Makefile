@@ -27,7 +27,7 @@ demo: $(STAMP)
 	$(BIN)/nonlocalseg demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q -n auto -m 'not slow' --durations=15
+	$(BIN)/python -m pytest -q -n auto -m 'not slow' --durations=15 --tb=short
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow -s
