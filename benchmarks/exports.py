@@ -54,7 +54,7 @@ def errors(name: str, wiring: str, form: Form, folder: Path) -> list[str]:
             lines.append(f"{name:16} {kind:9} not written: {' '.join(str(error).split())[:160]}")
             continue
         found = [tried for size in tried_sizes(form) if (tried := compare(opened.run, reference, *size)) is not None]
-        good = found and all(tried.error <= TOLERANCE[form.half] for tried in found)
+        good = found and all(tried.error <= TOLERANCE[form.precision] for tried in found)
         lines.append(
             f"{name:16} {kind:9} " + " ".join(f"{one.error:9.1e}" for one in found) + ("" if good else "  WRONG")
         )

@@ -82,6 +82,7 @@ OWNERS: dict[str, set[str]] = {
     "onnxscript": {"exporting"},
     "onnxruntime": {"exporting"},
     "openvino": {"exporting"},
+    "nncf": {"exporting"},
     "av": {"inference"},
 }
 LARGEST_FILE, MOST_PARAMETERS, MOST_SUPPRESSIONS = 300, 12, 8

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nonlocalseg.evaluation.scoring import evaluate
     from nonlocalseg.explanation.collect import explain
     from nonlocalseg.exporting.writing import export
+    from nonlocalseg.inference.calibration import calibration_images
     from nonlocalseg.inference.engine import infer
     from nonlocalseg.inference.footage import Footage
     from nonlocalseg.inference.large import predict_into
@@ -43,6 +44,7 @@ _PUBLIC = {
     "Segmenter": "nonlocalseg.models.segmenter",
     "View": "nonlocalseg.view",
     "annotate": "nonlocalseg.data.annotations",
+    "calibration_images": "nonlocalseg.inference.calibration",
     "convert": "nonlocalseg.conversion.checkpoints",
     "create_model": "nonlocalseg.models.creation",
     "evaluate": "nonlocalseg.evaluation.scoring",
@@ -71,6 +73,7 @@ __all__ = [
     "Segmenter",
     "View",
     "annotate",
+    "calibration_images",
     "convert",
     "create_model",
     "evaluate",

@@ -196,3 +196,20 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """What the CPU can do beyond its basic instructions, in the words of `lscpu`; empty where the system does not tell
+    (it does on Linux, of x86 and Arm)."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, words = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return tuple(words.split())
+    return ()
+
+
+def cpu_has_vnni() -> bool:
+    """Whether this CPU sums products of 8 bits in 32 (VNNI, and its like on Arm), as far as the system tells."""
+    return bool(set(cpu_flags()) & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})

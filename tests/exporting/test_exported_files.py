@@ -235,7 +235,7 @@ def test_a_static_file_sees_images_in_windows(model, tmp_path):
     exported = nls.export(model, tmp_path / "static.xml", static=(48, 64), half=True)
     network, plain = loaded(exported), loaded(exported).passport
     assert [(one.batch, one.height, one.width) for one in plain.parity] == [(1, 48, 64)]
-    assert 0 < plain.parity[0].error < plain.tolerance == checking.TOLERANCE[True]
+    assert 0 < plain.parity[0].error < plain.tolerance == checking.TOLERANCE["half"]
     with pytest.raises(ValueError, match=r"static.xml takes images of 48x64 pixels only, not 50x70: .* --crop 48 64"):
         network(torch.rand(1, 3, 50, 70))
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)

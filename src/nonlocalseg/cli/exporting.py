@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from nonlocalseg.cli.options import Given, verb
@@ -14,6 +15,7 @@ from nonlocalseg.values import Metavar, Positional, names_of, value
 if TYPE_CHECKING:
     from nonlocalseg.evaluation.results import Evaluation
     from nonlocalseg.exporting.loading import ExportedModel
+    from nonlocalseg.exporting.passport import Quantised
     from nonlocalseg.exporting.writing import Exported
 
 
@@ -28,6 +30,8 @@ class Export(OfFolder):
     format: Literal["onnx", "openvino", "pt2"] | None = None
     """For onnxruntime and many others (.onnx), OpenVINO (.xml) or torch alone (.pt2); by default as the name of --out
     ends."""
+    calibrate: Annotated[str | None, Metavar("DIR")] = None
+    """With --int8: a folder with photographs like those to be predicted, labels aside; 64 of them are looked at."""
 
 
 @verb(Export, Form, DataSource)
@@ -37,7 +41,9 @@ def export(own: Export, given: Given) -> None:
     MODEL is the folder of a run, a saved model, a name of the zoo (`nonlocalseg list zoo`), or one on the Hugging Face
     hub. Batch, height and width stay free, and images go in as RGB in [0, 1]: the graph normalises them. The file is run
     in its own runtime at five sizes and its errors are printed, relative to the model's largest value; above 1e-4
-    (--half: 5e-2) it is removed. Names and colours of the classes, these errors, the time of an image and, with --data or
+    (--half: 5e-2) it is removed. With --int8 and --calibrate, weights and activations are in 8 bits, but for those parts of
+    the network that stay in float because they damage most: as many as it takes to name the model's own class for 97.5 %
+    of the pixels of photographs. Names and colours of the classes, these errors, the time of an image and, with --data or
     --root, the mIoU of the file on that data are kept in it. `predict`, `evaluate`, `submit` and `benchmark network`
     take the file as a model.
 
@@ -46,9 +52,11 @@ def export(own: Export, given: Given) -> None:
         nonlocalseg export runs/mine --format openvino --out model.xml --data camvid --root CamVid --split test
         nonlocalseg export runs/mine --out small.onnx --size 512 1024 --host-size --answer classes
         nonlocalseg export runs/mine --out phone.onnx --static 512 512 --half
+        nonlocalseg export runs/mine --out fast.xml --int8 --calibrate photos/
     """
     from nonlocalseg.evaluation.scoring import evaluate
     from nonlocalseg.exporting.writing import export as write
+    from nonlocalseg.inference.calibration import calibration_images
     from nonlocalseg.zoo.pretrained import pretrained_network
 
     form, data = ({n: x for n, x in given.items() if n in names_of(kind)} for kind in (Form, DataSource))
@@ -58,11 +66,22 @@ def export(own: Export, given: Given) -> None:
         return evaluate(file, **source)
 
     asked = Form(**form)
+    model = pretrained_network(own.model)
+    photographs = None if own.calibrate is None else calibration_images(own.calibrate, asked.view_of(model.view))
     say("exporting ...")
     exported = write(
-        pretrained_network(own.model), own.out, asked, format=own.format, measure=measured if source else None
+        model, own.out, asked, format=own.format, calibrate=photographs, measure=measured if source else None
     )
     _show(exported)
+
+
+def _of_int8(found: Quantised) -> Iterator[str]:
+    yield (
+        f"INT8: ranges of {found.calibrated} photographs; on {found.compared} others {percent(found.agreement)} % of the "
+        f"pixels have the model's class (at least {percent(found.least)} %); weights in {found.weights}"
+    )
+    kept = [f"{part.name} ({100 * part.gain:+.2f} points)" for part in found.parts if part.kept]
+    yield f"in float: {', '.join(kept) if kept else 'no part of the network'}"
 
 
 def _show(exported: Exported) -> None:
@@ -80,6 +99,9 @@ def _show(exported: Exported) -> None:
         f"one image of {latency.height}x{latency.width} takes {1000 * latency.seconds:.0f} ms on {latency.threads} threads of "
         f"{latency.processor}"
     )
+    if passport.quantised is not None:
+        for line in _of_int8(passport.quantised):
+            console.print(line)
     if passport.figures is not None:
         found = passport.figures
         low, high = found.interval

@@ -18,8 +18,9 @@ from nonlocalseg.runtime import processor
 Run = Callable[[Tensor], Tensor]
 # Batch, height and width: odd sides, equal ones, a batch; the last has fewer cells to a side than the pyramid has bins.
 SIZES = ((1, 65, 129), (2, 48, 96), (1, 97, 193), (1, 512, 512), (1, 40, 56))
-TOLERANCE = {False: 1e-4, True: 5e-2}
-"""The largest error of a file in full, and in half precision."""
+TOLERANCE = {"float32": 1e-4, "half": 5e-2, "int8": 0.5}
+"""The largest error of a file by its precision. What is drawn is no photograph, and ranges in INT8 are of those: here only
+what is broken is found; that it agrees on photographs has been measured before."""
 TIMED = (512, 512)
 ROUNDS = 3
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
 from nonlocalseg.values import Metavar, Side, pair, value
+from nonlocalseg.view import WHOLE, View
 
 Seen = Annotated[tuple[Side, Side], BeforeValidator(pair), Metavar("H W")]
 """Height and width of an image that a network can see; one number for both."""
@@ -22,6 +24,9 @@ class Form:
 
     half: bool = False
     """Numbers in 16 bits: of ONNX the arithmetic, which is for GPUs, of OpenVINO what is stored alone; not for pt2."""
+
+    int8: bool = False
+    """Weights and activations in 8 bits, for CPUs, with ranges found on photographs (calibrate); not for pt2."""
 
     answer: Answer = "logits"
     """What the file answers: the best class of each pixel (one byte a pixel up to 256 classes), or the probabilities or
@@ -40,6 +45,19 @@ class Form:
     def __post_init__(self) -> None:
         if self.host_size and self.size is None:
             raise ValueError("host_size: without a size nothing is resized, so leave it out, or give size")
+        if self.half and self.int8:
+            raise ValueError("half: a file in INT8 is smaller and faster already; give one of half and int8")
+
+    @property
+    def precision(self) -> Literal["float32", "half", "int8"]:
+        return "int8" if self.int8 else "half" if self.half else "float32"
+
+    def view_of(self, own: View) -> View:
+        """How a file sees images, of a model that sees them as `own` says: resizing that the graph does is not done before
+        it; fixed sizes are those of windows."""
+        if self.static is not None:
+            return replace(own, mode="slide", crop=self.static, stride=None, small="pad", score_resize="bilinear")
+        return WHOLE if self.size is not None else own
 
     @property
     def resized(self) -> bool:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nonlocalseg.choices import pick
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.graph import SMALLEST, smallest_side
 from nonlocalseg.exporting.onnx_file import open_onnx, seal_onnx, write_onnx
+from nonlocalseg.exporting.onnx_quantisation import ONNXQuantiser
 from nonlocalseg.exporting.openvino_file import open_openvino, seal_openvino, write_openvino
+from nonlocalseg.exporting.openvino_quantisation import OpenVINOQuantiser
 from nonlocalseg.exporting.passport import Opened
 from nonlocalseg.exporting.program import open_program, seal_program, write_program
+from nonlocalseg.exporting.quantisation import Quantiser
 
 
 @dataclass(frozen=True)
 class Format:
     """suffix: of the file that is named. packages: whose versions its passport tells. write: a traced graph. seal: put
     the passport's text into a file that lies there. smallest: pixels that a side of an image must have.
-    half_graph: in half precision the graph itself is in float16. no_half: why there is no half precision."""
+    half_graph: in half precision the graph itself is in float16. no_half: why there is no half precision. quantiser: of
+    an ONNX file in float32 and images; None where there is no INT8, and no_int8 says why."""
 
     suffix: str
     packages: tuple[str, ...]
@@ -31,6 +36,8 @@ class Format:
     smallest: Callable[[torch.export.ExportedProgram], int] = lambda _: SMALLEST
     half_graph: bool = False
     no_half: str = ""
+    quantiser: Callable[[Path, Sequence[Tensor]], Quantiser] | None = None
+    no_int8: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -41,6 +48,7 @@ FORMATS: dict[str, Format] = {
         seal_onnx,
         open_onnx,
         half_graph=True,
+        quantiser=ONNXQuantiser,
     ),
     "openvino": Format(
         ".xml",
@@ -48,6 +56,7 @@ FORMATS: dict[str, Format] = {
         lambda program, path, form: write_openvino(program, path, form.half),
         seal_openvino,
         open_openvino,
+        quantiser=OpenVINOQuantiser,
     ),
     "pt2": Format(
         ".pt2",
@@ -57,6 +66,7 @@ FORMATS: dict[str, Format] = {
         open_program,
         smallest_side,
         no_half="torch has no fast float16 on CPUs, and elsewhere torch.autocast does it at run time",
+        no_int8="torch computes in INT8 only in graphs that it has compiled for one machine",
     ),
 }
 

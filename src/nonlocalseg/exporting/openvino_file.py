@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,15 +50,15 @@ def seal_openvino(path: Path, text: str) -> None:
         os.replace(sealed.with_suffix(suffix), path.with_suffix(suffix))
 
 
-def open_openvino(path: Path) -> Opened:
-    """The file on the CPU, in float32 arithmetic, with as many threads as torch has."""
+def open_openvino(path: Path, precision: Literal["f32", "bf16"] = "f32") -> Opened:
+    """The file on the CPU, with as many threads as torch has. precision: of what is not in INT8."""
     with needing(*_NEED):
         import openvino
 
     if not path.with_suffix(".bin").is_file():
         raise FileNotFoundError(f"{path.with_suffix('.bin')} is missing beside {path.name}: copy both files")
     # Without the hint it takes bfloat16 by itself on CPUs that have it.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     try:
         model = openvino.Core().read_model(path)
         compiled = openvino.compile_model(model, "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})

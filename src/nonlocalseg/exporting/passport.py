@@ -75,6 +75,38 @@ class Figures:
 
 
 @value
+class Part:
+    """One part of a network that was quantised, and what it damaged."""
+
+    name: str
+    "Of its module."
+    gain: float
+    "By how much agreement rose where this part alone was in float."
+    kept: bool
+    "Whether it stays in float."
+
+
+@value
+class Quantised:
+    """How a file came to INT8. Agreement is the share of pixels whose class is that of the model in float."""
+
+    calibrated: int
+    "Photographs from which the ranges of activations are."
+    compared: int
+    "Photographs on which agreement was measured: others, unless there was one alone."
+    agreement: float
+    "Of the file."
+    least: float
+    "What was to be reached."
+    weights: str
+    "How weights are rounded."
+    ways: dict[str, float]
+    "The agreement of each way of rounding that this CPU allows, with all parts in INT8."
+    parts: tuple[Part, ...]
+    "What was measured of each part; none where all of them in INT8 agree well enough."
+
+
+@value
 class Passport:
     """What stands in the file as JSON."""
 
@@ -98,6 +130,8 @@ class Passport:
     "The sizes that were tried."
     tolerance: float
     "The largest error that was allowed there."
+    quantised: Quantised | None = None
+    "How it came to INT8, where it did."
     latency: Latency
     "How long one image took."
     figures: Figures | None = None

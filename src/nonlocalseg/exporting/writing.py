@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from nonlocalseg.exporting.checking import TOLERANCE, compare, timed, tried_sizes
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.formats import Format, format_of
 from nonlocalseg.exporting.graph import Graph, trace
 from nonlocalseg.exporting.loading import ExportedModel
-from nonlocalseg.exporting.passport import Figures, Opened, Passport, Tried
+from nonlocalseg.exporting.onnx_file import write_onnx
+from nonlocalseg.exporting.passport import Figures, Opened, Passport, Quantised, Tried
+from nonlocalseg.exporting.quantisation import Search, split
 from nonlocalseg.files import check_folder
 from nonlocalseg.models.config import FORMAT_VERSION
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.values import changed, plain
-from nonlocalseg.view import WHOLE, View
 
 
 class Measured(Protocol):
@@ -56,6 +58,7 @@ def export(
     form: Form | None = None,
     *,
     format: str | None = None,
+    calibrate: Sequence[Tensor] | None = None,
     measure: Callable[[ExportedModel], Measured] | None = None,
     **changes: object,
 ) -> Exported:
@@ -69,11 +72,14 @@ def export(
         path: the file; its suffix says the format.
         form: what the graph takes and answers.
         format: onnx, openvino or pt2, to be sure of the suffix.
+        calibrate: for INT8: photographs as the network sees them, float32 [1, 3, h, w] in [0, 1]: see
+            `calibration_images`.
         measure: measures the file, for its passport, e.g. `lambda file: nls.evaluate(file, data="camvid", root=...)`.
         changes: fields of the form, put over it.
 
     Raises ValueError in one line for a model in training mode, for a path that no format has, for a missing extra, and
-    where the file differs from the model by more than 1e-4 of its largest value (in half precision 5e-2): none is left.
+    where the file differs from the model by more than 1e-4 of its largest value (in half precision 5e-2, in INT8 0.5),
+    and for INT8 that names other classes than the model's for more than 2.5 % of the pixels of photographs: none is left.
     """
     if model.training:
         raise ValueError("export() is for evaluation: call model.eval() first")
@@ -83,12 +89,21 @@ def export(
         raise ValueError(f"half: not for {kind.suffix}, because {kind.no_half}; leave it out")
     if path.is_dir():
         raise ValueError(f"--out: {path} is a folder; give the name of a file")
+    if form.int8 and kind.quantiser is None:
+        raise ValueError(f"int8: not for {kind.suffix}, because {kind.no_int8}; take .onnx or .xml")
+    if form.int8 and not calibrate:
+        raise ValueError("int8: its ranges are found on photographs: give calibrate, a folder of such")
+    if calibrate is not None and not form.int8:
+        raise ValueError("calibrate: ranges of numbers are for INT8 alone: add int8, or leave it out")
     check_folder(path.parent)
     reference = Graph.of(model, replace(form, fold=False, half=False))
     with _together(path) as temporary:
-        # A quantised form would enter here: another writer of the same graph, with a tolerance of its own.
         program = trace(Graph.of(model, replace(form, half=form.half and kind.half_graph)))
-        kind.write(program, temporary, form)
+        if kind.quantiser is None or not calibrate:
+            quantised = None
+            kind.write(program, temporary, form)
+        else:
+            quantised = _quantised(kind, program, temporary, reference, calibrate)
         opened = kind.open(temporary)
         tried = _compared(opened, reference, form, path)
         passport = Passport(
@@ -97,13 +112,14 @@ def export(
             palette=model.palette,
             mean=tuple(model.mean.flatten().tolist()),
             align_corners=model.align_corners,
-            view=_view(model.view, form),
+            view=form.view_of(model.view),
             model=None if model.config is None else {"format_version": FORMAT_VERSION, **plain(model.config)},
             smallest=kind.smallest(program),
             parity=tried,
-            tolerance=TOLERANCE[form.half],
+            tolerance=TOLERANCE[form.precision],
+            quantised=quantised,
             latency=timed(opened.run, form),
-            versions=_versions(kind),
+            versions=_versions(kind, form),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if measure is not None:
@@ -113,6 +129,19 @@ def export(
     return Exported(path, passport, size)
 
 
+def _quantised(
+    kind: Format, program: torch.export.ExportedProgram, path: Path, reference: Graph, images: Sequence[Tensor]
+) -> Quantised:
+    """Write the graph in INT8 to `path`; what lies between is in a folder that is removed."""
+    assert kind.quantiser is not None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "float.onnx"
+        write_onnx(program, source)
+        calibrated, compared = split(images)
+        search = Search(kind.quantiser(source, calibrated), kind.open, reference, compared, path)
+        return search.run(len(calibrated))
+
+
 def _compared(opened: Opened, reference: Graph, form: Form, path: Path) -> tuple[Tried, ...]:
     """The errors at all sizes; ValueError where one is too large."""
     found = [compare(opened.run, reference, *size) for size in tried_sizes(form)]
@@ -120,20 +149,13 @@ def _compared(opened: Opened, reference: Graph, form: Form, path: Path) -> tuple
     if not tried:
         raise ValueError("the model refuses every size that an export tries: give --static H W, a size that it takes")
     worst = max(tried, key=lambda one: one.error)
-    if worst.error > TOLERANCE[form.half]:
+    if worst.error > TOLERANCE[form.precision]:
         listed = ", ".join(f"{one.height}x{one.width} {one.error:.1e}" for one in tried)
         raise ValueError(
             f"{path} would not answer as the model does at {worst.height}x{worst.width} pixels (errors: {listed}; "
-            f"{TOLERANCE[form.half]:g} is allowed), so it was not written: try another format, or --static H W"
+            f"{TOLERANCE[form.precision]:g} is allowed), so it was not written: try another format, or --static H W"
         )
     return tried
-
-
-def _view(own: View, form: Form) -> View:
-    """How a file sees images: resizing that the graph does is not done before it; fixed sizes are those of windows."""
-    if form.static is not None:
-        return replace(own, mode="slide", crop=form.static, stride=None, small="pad", score_resize="bilinear")
-    return WHOLE if form.size is not None else own
 
 
 def _figures(found: Measured) -> Figures:
@@ -146,10 +168,11 @@ def _figures(found: Measured) -> Figures:
     )
 
 
-def _versions(kind: Format) -> dict[str, str]:
+def _versions(kind: Format, form: Form) -> dict[str, str]:
     from nonlocalseg import __version__
 
-    packages = {name: importlib.metadata.version(name) for name in kind.packages}
+    int8 = ("nncf",) if form.int8 and kind.suffix == ".xml" else ()
+    packages = {name: importlib.metadata.version(name) for name in (*kind.packages, *int8)}
     return {"nonlocalseg": __version__, "torch": torch.__version__, "python": platform.python_version(), **packages}
 
 

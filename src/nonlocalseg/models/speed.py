@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import resize, to_channels_last
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
+from nonlocalseg.runtime import cpu_flags
 
 FINE_STRIDE = 4
 
@@ -117,8 +115,4 @@ def keep_fine_convolutions(model: Segmenter) -> int:
 
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware, as far as the system tells (Linux on x86 and Arm)."""
-    information = Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not information.is_file():
-        return False
-    flags = set(information.read_text(encoding="utf-8", errors="replace").split())
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(set(cpu_flags()) & {"avx512_bf16", "amx_bf16", "bf16"})

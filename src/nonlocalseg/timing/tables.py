@@ -70,6 +70,10 @@ def spell(column: str, value: Any) -> str:
         return f"{value / 1e6:+.2f} M" if "difference" in column else f"{value / 1e6:.2f} M"
     if "error" in column:
         return f"{value:.1e}"
+    if column == "size":
+        return f"{value / 1e6:.1f} MB"
+    if column == "mean_iou":
+        return f"{100 * value:.2f} %"
     if column == "spread":
         return f"±{100 * value:.0f} %"
     if "share" in column:
