@@ -221,7 +221,8 @@ def test_photographs_are_calibrated_on_or_compared():
 # --- Mistakes -----------------------------------------------------------------------------------------------------
 
 
-def test_mistakes_are_told_in_one_line(model, photographs, tmp_path):
+def test_mistakes_are_told_in_one_line(photographs, tmp_path):
+    model = small("fcn").eval()
     images = nls.calibration_images(photographs)
     for path, options, words in (
         ("model.pt2", {"int8": True, "calibrate": images}, "int8: not for .pt2, because .*; take .onnx or .xml"),
@@ -250,8 +251,8 @@ def test_a_photograph_that_cannot_be_read_is_named(model, photographs, tmp_path)
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".xml", "nncf"), (".onnx", "onnxruntime.quantization")])
-@pytest.mark.usefixtures("ready")
-def test_a_missing_extra_is_one_line(model, photographs, tmp_path, monkeypatch, suffix, package):
+def test_a_missing_extra_is_one_line(photographs, tmp_path, monkeypatch, suffix, package):
+    model = small("fcn").eval()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=r"INT8 in .* files needs the extra int8: pip install 'nonlocalseg\[int8\]'"):
         nls.export(model, tmp_path / f"m{suffix}", int8=True, calibrate=nls.calibration_images(photographs))

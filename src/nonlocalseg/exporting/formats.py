@@ -13,9 +13,9 @@ from nonlocalseg.choices import pick
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.graph import SMALLEST, smallest_side
 from nonlocalseg.exporting.onnx_file import open_onnx, seal_onnx, write_onnx
-from nonlocalseg.exporting.onnx_quantisation import ONNXQuantiser
+from nonlocalseg.exporting.onnx_quantisation import ONNXQuantiser, need_static_quantisation
 from nonlocalseg.exporting.openvino_file import open_openvino, seal_openvino, write_openvino
-from nonlocalseg.exporting.openvino_quantisation import OpenVINOQuantiser
+from nonlocalseg.exporting.openvino_quantisation import OpenVINOQuantiser, import_nncf
 from nonlocalseg.exporting.passport import Opened
 from nonlocalseg.exporting.program import open_program, seal_program, write_program
 from nonlocalseg.exporting.quantisation import Quantiser
@@ -26,7 +26,8 @@ class Format:
     """suffix: of the file that is named. packages: whose versions its passport tells. write: a traced graph. seal: put
     the passport's text into a file that lies there. smallest: pixels that a side of an image must have.
     half_graph: in half precision the graph itself is in float16. no_half: why there is no half precision. quantiser: of
-    an ONNX file in float32 and images; None where there is no INT8, and no_int8 says why."""
+    an ONNX file in float32 and images; None where there is no INT8, and no_int8 says why.
+    need_int8: ValueError where its extra is missing."""
 
     suffix: str
     packages: tuple[str, ...]
@@ -37,6 +38,7 @@ class Format:
     half_graph: bool = False
     no_half: str = ""
     quantiser: Callable[[Path, Sequence[Tensor]], Quantiser] | None = None
+    need_int8: Callable[[], object] = bool
     no_int8: str = ""
 
 
@@ -49,6 +51,7 @@ FORMATS: dict[str, Format] = {
         open_onnx,
         half_graph=True,
         quantiser=ONNXQuantiser,
+        need_int8=need_static_quantisation,
     ),
     "openvino": Format(
         ".xml",
@@ -57,6 +60,7 @@ FORMATS: dict[str, Format] = {
         seal_openvino,
         open_openvino,
         quantiser=OpenVINOQuantiser,
+        need_int8=import_nncf,
     ),
     "pt2": Format(
         ".pt2",

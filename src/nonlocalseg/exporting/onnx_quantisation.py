@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,6 @@ class ONNXQuantiser:
     products does not always fit where it is kept, unless weights are in 7 bits, which are coarser."""
 
     def __init__(self, source: Path, images: Sequence[Tensor]) -> None:
-        with needing("int8", "INT8 in ONNX files"):
-            import onnxruntime.quantization  # noqa: F401
         self.source, self.images, self.parts = source, images, parts_of(source)
 
     @property
@@ -51,6 +50,12 @@ class ONNXQuantiser:
                 nodes_to_exclude=sorted(kept),
                 calibration_cache_path=self.source.with_suffix(".ranges"),
             )
+
+
+def need_static_quantisation() -> None:
+    """ValueError where onnxruntime's quantisation is not installed."""
+    with needing("int8", "INT8 in ONNX files"):
+        importlib.import_module("onnxruntime.quantization")
 
 
 def _reader(images: Sequence[Tensor]) -> Any:

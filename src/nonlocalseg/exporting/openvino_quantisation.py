@@ -29,7 +29,6 @@ class OpenVINOQuantiser:
     """Writes the ONNX file `source` as an .xml and .bin in INT8."""
 
     def __init__(self, source: Path, images: Sequence[Tensor]) -> None:
-        import_nncf()
         self.source, self.images, self.parts = source, images, parts_of(source)
 
     @property
@@ -38,6 +37,7 @@ class OpenVINOQuantiser:
         return (whole,) if cpu_has_vnni() else tuple(fixed)
 
     def write(self, path: Path, way: str, kept: Collection[str]) -> None:
+        import_nncf()
         import nncf
         import openvino
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix

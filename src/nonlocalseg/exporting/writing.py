@@ -95,6 +95,8 @@ def export(
         raise ValueError("int8: its ranges are found on photographs: give calibrate, a folder of such")
     if calibrate is not None and not form.int8:
         raise ValueError("calibrate: ranges of numbers are for INT8 alone: add int8, or leave it out")
+    if form.int8:
+        kind.need_int8()
     check_folder(path.parent)
     reference = Graph.of(model, replace(form, fold=False, half=False))
     with _together(path) as temporary:

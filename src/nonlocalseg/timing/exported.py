@@ -87,6 +87,8 @@ def exports(
     is the most that the process grew while a form was loaded and ran for the first time.
     """
     compiled = shutil.which(os.environ.get("CXX", "g++")) is not None if compiled is None else compiled
+    for kind in FORMATS.values():
+        kind.need_int8()
     image, notes = drawn(1, *size), []
     with _forms(model.eval(), size, photographs, compiled, notes) as forms, torch.no_grad():
         memory, cases, mious = {}, [], {}
