@@ -94,3 +94,9 @@ def check_folder(path: str | Path, flag: str = "--out") -> Path:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{flag}: {nearest} may not be written; choose another {flag}")
     return folder
+
+
+def cache_folder() -> Path:
+    """Where downloads and what is made once are kept: `$NONLOCALSEG_CACHE`, else `nonlocalseg` in the user's cache folder."""
+    given = os.environ.get("NONLOCALSEG_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nonlocalseg"

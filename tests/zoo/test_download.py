@@ -11,9 +11,10 @@ import pytest
 from zoo.mirror import serving
 
 from nonlocalseg import cli
+from nonlocalseg.files import cache_folder
 from nonlocalseg.images import write_image
 from nonlocalseg.zoo import entries
-from nonlocalseg.zoo.download import MIRROR, cache_folder, digest_of, fetch
+from nonlocalseg.zoo.download import MIRROR, digest_of, fetch
 from nonlocalseg.zoo.entries import all_entries
 
 CONTENT = bytes(range(256)) * 500

@@ -50,7 +50,8 @@ class Evaluate(OnDevice, OfFolder):
     precision: Precision = "32"
     """Bits of the arithmetic: bf16 and 16 are automatic mixed precision."""
     fast: bool = False
-    """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
+    """The fastest form of the model on this device, which may mean half precision, or, with the extra export, OpenVINO
+    (the first time it takes a minute); it says what it chose."""
     workers: Natural | None = None
     """Processes that read images; by default up to four."""
 

@@ -43,7 +43,8 @@ class Predict(OnDevice, Footage):
     accumulate_on: Annotated[str | None, Metavar("DEVICE")] = None
     """Where the scores of a photograph are kept; cpu saves memory of the GPU."""
     fast: bool = False
-    """The fastest form of the model on this device, which may mean half precision; it says what it chose."""
+    """The fastest form of the model on this device, which may mean half precision, or, with the extra export, OpenVINO
+    (the first time it takes a minute); it says what it chose."""
     format: Annotated[tuple[Literal["cvat", "label-studio", "coco", "geojson"], ...], Several] = ()
     """What labelling tools import: all labels once more, as annotations that people correct there."""
     engine: Literal["local", "ray"] = "local"
@@ -126,8 +127,9 @@ def predict(own: Predict, given: Given) -> int:
 
         say(f"note: {words_of(network, view)}")
     way = way_of(network, view, {**writing, "fast": own.fast})
-    quick = _quick if own.fast else None
+    quick = None if not own.fast else _quick_in_torch if view.mode == "stream" else _quick
     if quick and not far:
+        say("fast: getting the model ready ...")
         network = quick(network, where)
         say(f"fast: {', '.join(network.choices)}")
     labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
@@ -175,6 +177,13 @@ def predict(own: Predict, given: Given) -> int:
 
 def _quick(network: Any, device: torch.device) -> Any:
     """The fastest form of a model on a device; an actor of Ray asks for it as well."""
+    from nonlocalseg.exporting.fast_form import fastest
+
+    return fastest(network, device)
+
+
+def _quick_in_torch(network: Any, device: torch.device) -> Any:
+    """The same, for tiles: their layers run alone, which no other runtime does."""
     from nonlocalseg.models.speed import speed_up
 
     return speed_up(network, device)

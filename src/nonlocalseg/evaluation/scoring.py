@@ -21,13 +21,14 @@ from nonlocalseg.data.dataset import SegmentationDataset
 from nonlocalseg.data.readers import WatchedLoader, told_by
 from nonlocalseg.data.source import DataSource, settled_source
 from nonlocalseg.evaluation.results import Evaluation, Settings
+from nonlocalseg.exporting.fast_form import fastest
 from nonlocalseg.images import channels_first
 from nonlocalseg.inference.borrowed import evaluated, fingerprint, settled_view
 from nonlocalseg.inference.engine import classify
 from nonlocalseg.labels import check_same_classes
 from nonlocalseg.metrics import bootstrap_mean_iou, class_counts, confusion_matrix, scores
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.models.speed import SpedUp, speed_up
+from nonlocalseg.models.speed import SpedUp
 from nonlocalseg.progress import track
 from nonlocalseg.runtime import (
     HALF,
@@ -168,7 +169,7 @@ def _sped_up(network: nn.Module, device: torch.device, precision: str) -> SpedUp
         raise ValueError("--fast chooses the precision itself: leave out --precision")
     if not isinstance(network, Segmenter):
         raise ValueError("--fast is for models of this library")
-    return speed_up(network, device)
+    return fastest(network, device)
 
 
 class _Scene(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -26,18 +28,27 @@ class Float32(nn.Module):
 
 
 class SpedUp(nn.Module):
-    """A folded model that runs in `precision` and answers in float32. `choices` says what was chosen, and why.
+    """A folded model that runs in `precision` and answers in float32. `choices` says what was chosen, and why. run: what
+    another runtime makes of images, in place of the model: its scores on the head's grid.
 
     Called like the Segmenter it was made from; `classes`, `palette`, `align_corners`, `view` and `config` are its own.
     """
 
-    def __init__(self, model: Segmenter, precision: torch.dtype, compiled: bool, choices: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: Segmenter,
+        precision: torch.dtype,
+        compiled: bool,
+        choices: tuple[str, ...],
+        run: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
         self.choices = choices
         self.classes, self.palette, self.align_corners = model.classes, model.palette, model.align_corners
         self.view, self.config = model.view, model.config
+        self._run = run
         self._coarse = torch.compile(model.coarse, dynamic=True) if compiled else model.coarse
 
     @property
@@ -54,6 +65,8 @@ class SpedUp(nn.Module):
 
     def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """As `Segmenter.coarse`, in float32."""
+        if self._run is not None:
+            return self._run(images.contiguous()), self.model.backbone.padded_size(images.shape[2], images.shape[3])
         images = images.contiguous(memory_format=torch.channels_last)
         half = self.precision != torch.float32
         with torch.autocast(images.device.type, self.precision if half else None, enabled=half):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from filelock import FileLock
 
-from nonlocalseg.files import write_text
+from nonlocalseg.files import cache_folder, write_text
 from nonlocalseg.zoo.entries import Entry
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 MIRROR = "NONLOCALSEG_ZOO_MIRROR"
 """The variable of the environment that names a mirror; `--zoo-mirror` sets it."""
-
-
-def cache_folder() -> Path:
-    """Where the zoo's files are kept: `$NONLOCALSEG_CACHE`, else `nonlocalseg` in the user's cache folder."""
-    given = os.environ.get("NONLOCALSEG_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nonlocalseg"
 
 
 def fetch(entry: Entry, mirror: str | None = None) -> Path:

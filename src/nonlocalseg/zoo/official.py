@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nonlocalseg.choices import pick
+from nonlocalseg.files import cache_folder
 from nonlocalseg.view import View, find_view
-from nonlocalseg.zoo.download import cache_folder
 
 OFFICIAL = "official:"
 """Before a name, it says that it is one of the authors' own checkpoints."""
