@@ -33,6 +33,7 @@ class Crew:
         self.devices, self.machines = devices, machines
         self.leads = devices * machines > 1 and not is_launched()
         self._begun, self._over = False, threading.Event()
+        self._before: dict[str, str | None] = {}
         if self.leads and machines > 1 and not {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys():
             raise ValueError(
                 "--num-nodes: several machines need torchrun or srun on each, or MASTER_ADDR, MASTER_PORT and NODE_RANK"
@@ -47,9 +48,11 @@ class Crew:
             threading.Thread(target=self._watch_first, args=(int(os.environ[FIRST]),), daemon=True).start()
         if not self.leads:
             return
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", str(_free_port()))
-        os.environ.update(WORLD_SIZE=str(self.devices * self.machines), LOCAL_RANK="0")  # Lightning starts no more then
+        told = {"WORLD_SIZE": str(self.devices * self.machines), "LOCAL_RANK": "0"}  # Lightning starts no more then
+        told["MASTER_ADDR"] = os.environ.get("MASTER_ADDR", "127.0.0.1")
+        told["MASTER_PORT"] = os.environ.get("MASTER_PORT", str(_free_port()))
+        self._before = {name: os.environ.get(name) for name in told}
+        os.environ.update(told)
         for number in range(1, self.devices):
             environment = {**os.environ, "LOCAL_RANK": str(number), FIRST: str(os.getpid())}
             self.others.append(subprocess.Popen(_command(), env=environment))
@@ -66,7 +69,11 @@ class Crew:
             self._over.set()
             self._kill(after=PATIENCE if isinstance(error, SystemExit) else 0)  # after a signal all leave by themselves
             raise
-        self._over.set()
+        finally:
+            self._over.set()
+            for name, value in self._before.items():  # what follows in this process is a matter of it alone
+                os.environ.pop(name, None)
+                os.environ.update({} if value is None else {name: value})
 
     def _kill(self, after: float = 0) -> None:
         deadline = time.monotonic() + after
