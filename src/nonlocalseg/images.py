@@ -37,7 +37,7 @@ _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
 _STANDARD_ERROR = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised as well
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)  # RuntimeError: of AVIF
 
 
 def read_image(path: str | Path, data: bytes | None = None, most_pixels: int = MOST_PIXELS) -> np.ndarray:

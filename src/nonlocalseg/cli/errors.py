@@ -57,7 +57,8 @@ def one_line(error: BaseException) -> str:
     """The message in one line: of an error in a worker process only what it says itself, not the traceback in it."""
     if isinstance(error, OSError) and error.strerror:
         reason = _CURES.get(error.errno or 0, error.strerror)
-        return f"{error.filename}: {reason}" if error.filename else reason
+        named = str(error.filename).replace("\n", "\\n")  # a name may hold anything
+        return f"{named}: {reason}" if error.filename else reason
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any("Traceback (most recent call last)" in line for line in lines):
         kind, _, text = lines[-1].partition(": ")  # as Python ends a traceback

@@ -88,6 +88,8 @@ def _check_sizes(content: Mapping[object, object], path: Path) -> None:
     for name, item in content.items():
         if isinstance(item, Mapping):
             _check_sizes(item, path)
+        elif isinstance(item, Tensor) and item.layout != torch.strided:
+            raise ValueError(f"{path}: {name} is {item.layout}, which no network here has: it is no checkpoint")
         elif isinstance(item, Tensor) and item.numel() * item.element_size() > item.untyped_storage().nbytes():
             raise ValueError(f"{path}: {name} is {list(item.shape)}, more than the file holds: it is no checkpoint")
 

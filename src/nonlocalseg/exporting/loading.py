@@ -15,6 +15,7 @@ from nonlocalseg.exporting.passport import Opened, Passport, read_passport
 from nonlocalseg.labels import Colour
 from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.storage import config_of
+from nonlocalseg.runtime import out_of_memory
 from nonlocalseg.view import View
 
 CERTAIN = 100.0
@@ -99,7 +100,30 @@ class ExportedModel(nn.Module):
             )
         given = images.detach().float().cpu().contiguous()
         parts = given.split(1) if static is not None else (given,)
-        return torch.cat([self._run(part) for part in parts]).to(images.device)
+        try:
+            found = torch.cat([self._run(part) for part in parts])
+        except Exception as error:  # every runtime has exceptions of its own
+            if out_of_memory(error):
+                raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(f"{self.path}: fails on images of {height}x{width} ({reason}): export it again") from None
+        self._check(found, (len(images), height, width))
+        return found.to(images.device)
+
+    def _check(self, found: Tensor, given: tuple[int, int, int]) -> None:
+        """ValueError where a file answers something else than its passport says."""
+        form, count = self.passport.form, self.num_classes
+        classes = form.answer == "classes"
+        batch, *size = given
+        fits = found.ndim == (3 if classes else 4) and len(found) == batch and 0 not in found.shape
+        fits = fits and (form.resized or list(found.shape[-2:]) == size) and (classes or found.shape[1] == count)
+        if classes:
+            fits = fits and not found.is_floating_point() and 0 <= int(found.min()) <= int(found.max()) < count
+        if not fits:
+            raise ValueError(
+                f"{self.path}: answers {str(found.dtype).removeprefix('torch.')} {list(found.shape)}, which are no "
+                f"{form.answer} of {count} classes: export it again"
+            )
 
 
 def load_exported(source: str | Path) -> ExportedModel:

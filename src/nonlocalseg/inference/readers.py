@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tokenize
 from pathlib import Path
 from typing import Protocol
 
@@ -72,7 +73,7 @@ class FileReader:
             raise FileNotFoundError(f"{self.path}: no such file")
         try:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, TypeError, OverflowError, tokenize.TokenError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{self.path}: no .npy file of an RGB array uint8 [H, W, 3]: {reason}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import posixpath
 import re
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from nonlocalseg.images import SUFFIXES
 from nonlocalseg.inference.addresses import ADDRESS, opened, reached
@@ -184,14 +185,33 @@ def _of_parquet(place: str, stamp: str, column: str | None) -> Iterator[Listed]:
 
 def _of_shard(place: str, stamp: str) -> Iterator[Listed]:
     try:
-        with opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        with opened(place) as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as archive:
             for member in archive:
                 if member.isreg() and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
                     name = f"{PurePosixPath(place).name}/{_safe(member.name)}"
                     span = Span(member.offset_data, member.size)
                     yield Listed(f"{_whole(place)}#{member.name}", name, place, stamp, span)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         raise ValueError(f"{place}: no whole, plain tar archive ({error})") from None
+
+
+class _Bounded(io.BufferedIOBase):
+    """A file of which nobody reads more than there is: a damaged header asks for more than memory has."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, count: int | None = None, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return self._file.read(left if count is None else min(count, left))
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 # --- What they are called ---------------------------------------------------------------------------------------
