@@ -26,6 +26,7 @@ LEAVES = (
     "view",
     "runtime",
     "files",
+    "lock",
     "progress",
     "images",
     "blocks",
@@ -35,7 +36,7 @@ LEAVES = (
     "boundaries",
     "drawing",
 )
-EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "progress"}
+EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "lock", "progress"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
 ZOO = {"zoo", "conversion", "exporting", "data", "images", *MODELS}
@@ -84,6 +85,7 @@ OWNERS: dict[str, set[str]] = {
     "openvino": {"exporting"},
     "nncf": {"exporting"},
     "av": {"inference"},
+    "rasterio": {"inference/rasters.py", "inference/maps.py", "inference/polygons.py"},
 }
 LARGEST_FILE, MOST_PARAMETERS, MOST_SUPPRESSIONS = 300, 12, 8
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}

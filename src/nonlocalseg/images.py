@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from nonlocalseg.extras import needing
 from nonlocalseg.files import writing
@@ -35,6 +36,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF
 
 _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
+_SOFTWARE = 305
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF
 _STANDARD_ERROR = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised as well
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)  # RuntimeError: of AVIF
@@ -149,9 +152,12 @@ def mask_picture(mask: np.ndarray, palette: Sequence[Sequence[int]] | None = Non
 
 
 def maker_of(path: str | Path) -> str | None:
-    """The `maker` of a PNG that was written here, however it is called now; None for any other file."""
+    """The `maker` of a PNG, or of a TIFF in `Software`, that was written here, however it is called now; None for any
+    other file."""
     try:
         if Path(path).is_file():
+            if tags := tiff_tags(path):
+                return str(tags.get(_SOFTWARE))
             with Image.open(path, formats=["PNG"]) as image:  # no pixel is decoded
                 return image.info.get(_MAKER)
     except _BROKEN:
@@ -207,7 +213,7 @@ def _opened(
             with Image.open(source, formats=_formats(Path(path), data is not None)) as image:
                 check_size(*image.size, most_pixels)
                 if load:
-                    with _quiet() if image.format == "TIFF" else nullcontext():
+                    with quietly() if image.format == "TIFF" else nullcontext():
                         image.load()
                 yield image
     except FileNotFoundError:
@@ -238,7 +244,7 @@ def _formats(path: Path, read: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Nothing reaches standard error: libtiff writes lines of its own there, beside the error that Pillow raises."""
     with _STANDARD_ERROR, open(os.devnull, "wb") as nothing:
         kept = os.dup(2)
@@ -265,18 +271,24 @@ def _too_many_channels(path: str | Path, channels: int) -> ValueError:
 
 def _tiff_channels(path: str | Path, data: bytes | None) -> int:
     """The number of channels that a TIFF declares, 0 where the file is no readable TIFF."""
-    with open(path, "rb") if data is None else BytesIO(data) as file:
-        header = file.read(8)
-        order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
-        if order is None or len(header) < 8:
-            return 0
-        file.seek(struct.unpack(order + "I", header[4:])[0])
-        count = struct.unpack(order + "H", file.read(2).ljust(2, b"\0"))[0]
-        for _ in range(count):
-            entry = file.read(12)
-            if len(entry) == 12 and struct.unpack(order + "H", entry[:2])[0] == _SAMPLES_PER_PIXEL:
-                return struct.unpack(order + "H", entry[8:10])[0]
-    return 0
+    found = tiff_tags(path, data).get(_SAMPLES_PER_PIXEL, 0)
+    return found if isinstance(found, int) else 0
+
+
+def tiff_tags(path: str | Path, data: bytes | None = None) -> dict[int, object]:
+    """The tags of the first image in a TIFF, by number; none where the file is no readable TIFF."""
+    try:
+        with open(path, "rb") if data is None else BytesIO(data) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = file.read(8)
+            if header[:4] not in _TIFF:
+                return {}
+            directory = ImageFileDirectory_v2(header + (file.read(8) if 43 in header[2:4] else b""))
+            file.seek(directory.next)
+            directory.load(file)
+            return dict(directory)
+    except (*_BROKEN, TypeError, KeyError, OverflowError, MemoryError):
+        return {}
 
 
 def _eight_bit(path: object, grey: np.ndarray) -> np.ndarray:

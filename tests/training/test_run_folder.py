@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nonlocalseg.lock import Lock
 from nonlocalseg.training.folder import RunFolder
-from nonlocalseg.training.lock import Lock
 from nonlocalseg.training.runs import train
 
 
@@ -103,7 +103,7 @@ def test_a_run_of_another_process_keeps_its_folder(tmp_path):
     """As long as it lives, and no longer: not even while the processes that read its images still do."""
     script = (
         "import os, pathlib, sys, time\n"
-        "from nonlocalseg.training.lock import Lock\n"
+        "from nonlocalseg.lock import Lock\n"
         f"lock = Lock(pathlib.Path({str(tmp_path)!r}))\n"
         "child = os.fork()\n"
         "print(os.getpid() if child else 'child', flush=True)\n"

@@ -13,8 +13,9 @@ from nonlocalseg.cli.shared import OnDevice
 from nonlocalseg.cli.terminal import output, say
 from nonlocalseg.cli.watching import watch_folders
 from nonlocalseg.files import check_folder
+from nonlocalseg.inference.bands import Bands
 from nonlocalseg.inference.footage import Footage
-from nonlocalseg.values import Count, Metavar, Names, Positional, Several, value
+from nonlocalseg.values import Count, Metavar, Names, Positional, Several, plain, value
 from nonlocalseg.view import View
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @value
-class Predict(OnDevice, Footage):
+class Predict(OnDevice, Footage, Bands):
     """The verb's own options."""
 
     model: Annotated[str, Positional()]
@@ -93,10 +94,11 @@ def predict(own: Predict, given: Given) -> int:
     """
     from nonlocalseg.data.annotations import annotate, check_names
     from nonlocalseg.images import read_mask
-    from nonlocalseg.inference.batch import Labeller, way_of
+    from nonlocalseg.inference.batch import Labeller, check_bands, forget, way_of
     from nonlocalseg.inference.borrowed import settled_view
     from nonlocalseg.inference.clips import split_sources
     from nonlocalseg.inference.manifest import Manifest
+    from nonlocalseg.inference.polygons import annotate_maps
     from nonlocalseg.inference.predictor import KINDS
     from nonlocalseg.inference.sources import Inputs, find_inputs
     from nonlocalseg.progress import track
@@ -120,19 +122,24 @@ def predict(own: Predict, given: Given) -> int:
     kept = None if own.accumulate_on is None else pick_device(own.accumulate_on)
     found = find_inputs(stills, folder, own.column) if stills else Inputs([], [], [])
     check_names(item.name for item in found.listed if own.format)
+    check_bands(own, found.listed, own.watch)
     network: Any = from_pretrained(own.model).to(where)
     view = settled_view(network, None, own.setting, given)
     if view.mode == "stream":
         from nonlocalseg.inference.tiled import words_of
 
         say(f"note: {words_of(network, view)}")
-    way = way_of(network, view, {**writing, "fast": own.fast})
+    bands = Bands(bands=own.bands, value_range=own.value_range)
+    way = way_of(network, view, {**writing, "fast": own.fast, **plain(bands)})
     quick = None if not own.fast else _quick_in_torch if view.mode == "stream" else _quick
     if quick and not far:
         say("fast: getting the model ready ...")
         network = quick(network, where)
         say(f"fast: {', '.join(network.choices)}")
-    labeller = Labeller(network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "))
+    alone = not far and len(found.listed) == 1
+    labeller = Labeller(
+        network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "), bands, not alone
+    )
     if own.watch:
 
         def film(source: str, name: str) -> int:
@@ -144,6 +151,8 @@ def predict(own: Predict, given: Given) -> int:
         return FAILED if broken else 0
     _tell("no images by their names", found.foreign)
     _tell("pictures that an earlier prediction wrote", found.own)
+    if own.again:
+        forget(folder, found.listed)
     manifest = Manifest(folder, way, found.listed, own.again)
     if manifest.earlier:
         say(f"{len(manifest.earlier)} of {len(found.listed)} were done earlier (--again does all of them anew)")
@@ -156,7 +165,7 @@ def predict(own: Predict, given: Given) -> int:
         results = (labeller.label(item, folder) for item in left)
     failed: set[str] = set()
     advised = False
-    for result in track(results, "predicting", len(left)):
+    for result in track(results, "predicting", len(left), quiet=alone):
         manifest.add(result)
         for note in result.notes:
             say(f"note: {note}")
@@ -171,6 +180,8 @@ def predict(own: Predict, given: Given) -> int:
         pictures = [name for name in labelled if (folder / KINDS[0] / f"{name}.png").is_file()]  # not of arrays
         masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in pictures)
         annotate(folder, own.format, masks, network.classes, network.palette)
+        for note in annotate_maps(folder, own.format, labelled, network.classes, network.palette):
+            say(f"note: {note}")
     output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
     return FAILED if failed or broken else 0
 

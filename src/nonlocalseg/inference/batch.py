@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import torch
 from torch import nn
 
 from nonlocalseg.inference import large, predictor
+from nonlocalseg.inference.bands import Bands
 from nonlocalseg.inference.borrowed import Model, fingerprint
 from nonlocalseg.inference.predictor import KINDS
+from nonlocalseg.inference.rasters import SUFFIXES, is_raster
 from nonlocalseg.inference.sources import Listed
-from nonlocalseg.values import plain
+from nonlocalseg.inference.unfinished import place_of
+from nonlocalseg.values import names_of, plain
 from nonlocalseg.view import WHOLE, View
 
 DONE, FAILED = "done", "failed"
@@ -56,7 +60,8 @@ class Labelled:
 class Labeller:
     """A model, how it sees images, and what is written of each.
 
-    writing: keywords of `Prediction.save`. explain: an error as one line. accumulate_on: as in `predict`.
+    writing: keywords of `Prediction.save`. explain: an error as one line. accumulate_on: as in `predict`. bands: of
+    GeoTIFFs. quiet: no progress within a large image.
     """
 
     network: Model
@@ -65,6 +70,8 @@ class Labeller:
     accumulate_on: torch.device | None = None
     writing: Mapping[str, bool] = field(default_factory=dict)
     explain: Callable[[BaseException], str] = str
+    bands: Bands = field(default_factory=Bands)
+    quiet: bool = True
 
     def label(self, item: Listed, folder: Path) -> Labelled:
         """Write the pictures of one input below `folder`. Whatever is wrong with it becomes its reason; an OSError is
@@ -74,10 +81,8 @@ class Labeller:
             with item.fetched() as path, warnings.catch_warnings(record=True) as said:
                 shown = str(path)
                 warnings.simplefilter("always", UserWarning)
-                if Path(path).suffix == large.ARRAYS:
-                    return Labelled(
-                        item, DONE, areas=self._into_array(item.name, Path(path), folder), suffix=large.ARRAYS
-                    )
+                if path.suffix == large.ARRAYS or is_raster(path, self.bands):
+                    return self._in_windows(item, path, folder, said)
                 result = predictor.predict(
                     self.network, path, self.view, device=self.device, accumulate_on=self.accumulate_on
                 )
@@ -93,18 +98,39 @@ class Labeller:
         notes = tuple(str(each.message) for each in said)
         return Labelled(item, DONE, areas=areas, notes=notes, advice=self._advice(result))
 
-    def _into_array(self, name: str, path: Path, folder: Path) -> list[dict[str, object]]:
-        """The classes of an array that is read in windows, into index/NAME.npy, and what each covers."""
-        if self.view.mode != "stream":
-            raise ValueError(f"{path}: arrays are read in windows: choose --mode stream")
-        counts = large.write_classes(self.network, path, folder / KINDS[0] / f"{name}{large.ARRAYS}", self.view)
-        present = sorted((index for index, count in enumerate(counts) if count), key=lambda index: -counts[index])
-        names, total = dict(enumerate(getattr(self.network, "classes", ()))), sum(counts)
-        shares = {index: counts[index] / total for index in present}
-        return [
-            {"image": name, "class": names.get(index, index), "pixels": counts[index], "share": share}
-            for index, share in shares.items()
+    def _in_windows(self, item: Listed, path: Path, folder: Path, said: Sequence[warnings.WarningMessage]) -> Labelled:
+        """The classes of an array or GeoTIFF, which need not fit into memory, and what each covers."""
+        reader = large.reader_of(path, self.bands)
+        suffix = large.ARRAYS if path.suffix == large.ARRAYS else large.MAPS
+        if note := getattr(reader, "note", ""):
+            warnings.warn(f"{item.name}: {note}", stacklevel=2)
+        covered = large.write_classes(
+            self.network,
+            reader,
+            folder / KINDS[0] / f"{item.name}{suffix}",
+            self.view,
+            device=self.device,
+            accumulate_on=self.accumulate_on,
+            source=f"{item.input} {item.stamp}" if item.stamp else None,
+            quiet=self.quiet,
+        )
+        names, total = dict(enumerate(getattr(self.network, "classes", ()))), sum(covered.pixels)
+        order = sorted(range(len(covered.pixels)), key=lambda index: -covered.pixels[index])
+        areas = [
+            {
+                "image": item.name,
+                "class": names.get(index, index),
+                "pixels": pixels,
+                "share": pixels / total,
+                "square_metres": None if covered.square_metres is None else pixels * covered.square_metres,
+            }
+            for index in order
+            if (pixels := covered.pixels[index])
         ]
+        if covered.left_out:
+            areas.append({"image": item.name, "class": "", "pixels": covered.left_out})
+        notes = tuple(str(each.message) for each in said)
+        return Labelled(item, DONE, areas=areas, notes=notes, suffix=suffix)
 
     def _advice(self, result: predictor.Prediction) -> str:
         """What to say of a photograph whose things are far larger than those that the model was trained on."""
@@ -143,3 +169,18 @@ def way_of(network: object, view: View, options: Mapping[str, object]) -> Way:
     differing = {name: given for name, given in plain(view).items() if given != usual[name]}
     chosen = {name: given for name, given in options.items() if given}
     return Way(digest.hexdigest()[:16], *(json.dumps(one, sort_keys=True) for one in (differing, chosen)))
+
+
+def check_bands(bands: Bands, listed: Sequence[Listed], watched: bool = False) -> None:
+    """ValueError where options about GeoTIFFs are given and none can be among the inputs."""
+    if not watched and not any(item.name.lower().endswith(SUFFIXES) for item in listed):
+        for name in names_of(Bands):
+            if getattr(bands, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for GeoTIFFs, and there is none among PATHS")
+
+
+def forget(folder: Path, listed: Sequence[Listed]) -> None:
+    """Begin large images anew that an earlier call has not finished."""
+    for item in listed:
+        for suffix in (large.ARRAYS, large.MAPS):
+            shutil.rmtree(place_of(folder / KINDS[0] / f"{item.name}{suffix}"), ignore_errors=True)

@@ -6,21 +6,20 @@ How windows are placed and what is averaged follows, by the view, the evaluation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from nonlocalseg.inference.best import STRIP_ROWS, Layer, best_class, best_of_layers, in_turn, probability_of_best
-from nonlocalseg.inference.borrowed import Coarse, Model
-from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
+from nonlocalseg.inference.borrowed import Model
+from nonlocalseg.inference.resizing import Extent, Placement, extent_of, sizes_of
+from nonlocalseg.inference.runner import Runner, smallest_side
 from nonlocalseg.inference.tiled import TiledBatch, in_tiles
-from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
+from nonlocalseg.inference.windows import grid_of
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
 
-SMALLEST = 16  # pixels to a side that a Segmenter sees; what is smaller at a scale below 1 is padded
 ROLLING = 2**28  # bytes of scores from which windows are turned into classes row by row
 
 
@@ -88,7 +87,7 @@ def look(
     """
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise ValueError(f"images: {images.dtype} {list(images.shape)}; give float or uint8 [B, 3, H, W]")
-    smallest = _smallest(model)
+    smallest = smallest_side(model)
     if min(extent_of(images)) < smallest:
         height, width = extent_of(images)
         raise ValueError(f"images must be at least {smallest}x{smallest} pixels, not {height}x{width}")
@@ -112,7 +111,7 @@ class Seen:
 
     def best(self, keep: bool = True) -> Tensor:
         """int64 [B, H, W]. keep: remember what `scores` needs, except where that is large."""
-        if self._runner.rolls(self._images):
+        if self._rolls:
             return torch.cat([best_class(band) for band in self._runner.bands(self._images)], dim=-2)
         size, layers = extent_of(self._images), []
         for layer in self._runner.layers(self._images):
@@ -125,11 +124,17 @@ class Seen:
     def best_and_probability(self) -> tuple[Tensor, Tensor]:
         """`best()`, and the probability of that class where it is the best: int64 and float32 [B, H, W]."""
         logits = self._runner.view.average == "logits"
-        if not self._runner.rolls(self._images):
+        if not self._rolls:
             return self.best(), probability_of_best(self._kept, logits)
         found = [(best_class(band), _highest(band, logits)) for band in self._runner.bands(self._images)]
         classes, probabilities = zip(*found, strict=True)
         return torch.cat(classes, dim=-2), torch.cat(probabilities, dim=-2)
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether windows are to become classes row by row: where their scores are large."""
+        size, classes = extent_of(self._images), int(getattr(self._runner.model, "num_classes", 0))
+        return self._runner.rolls(size) and 4 * len(self._images) * size[0] * size[1] * classes > ROLLING
 
     @property
     def passes(self) -> int:
@@ -140,140 +145,10 @@ class Seen:
         return windows * (1 + view.flip)
 
 
-@dataclass(frozen=True)
-class Runner:
-    """Runs a model over what a view shows of images, on `device`; scores are kept on `kept_on`."""
-
-    model: Model
-    view: View
-    device: torch.device
-    kept_on: torch.device
-    align_corners: bool
-    before_pass: Callable[[], None] | None = None
-
-    def layers(self, images: Tensor) -> Iterator[Layer]:
-        """The scores at each scale, and those of the mirror image apart where they are not averaged there."""
-        view, size = self.view, extent_of(images)
-        base, mirrorings = base_of(images, view), (False, True)[: 1 + view.flip]
-        share, later = 1 / (len(view.scales) * len(mirrorings)), view.softmax == "image"
-        for extent in sizes_of(size, view):
-            seen, grid = resized_images(base, view, extent, self.align_corners), grid_of(view, extent)
-            here = self._placement(extent, extent, size)
-            if view.mode == "whole" and not self._softmax_of_windows:
-                for mirrored in mirrorings:
-                    scores, place = self._logits(self._window(seen, grid.whole, mirrored))
-                    place = replace(here, covered=place.covered, mirrored=mirrored)
-                    yield Layer(scores.float().to(self.kept_on), place, share, later)
-            elif later:
-                for mirrored in mirrorings:
-                    yield Layer(self._swept(seen, grid, (mirrored,), 1.0), here, share, later)
-            else:
-                yield Layer(self._swept(seen, grid, mirrorings, share), here)
-
-    def rolls(self, images: Tensor) -> bool:
-        """Whether windows are to become classes row by row: where their scores are large and need no resizing."""
-        extents, classes = sizes_of(extent_of(images), self.view), int(getattr(self.model, "num_classes", 0))
-        sliding = self.view.mode == "slide" and self.view.softmax == "window" and self.view.image_resize != "ann"
-        return sliding and extents == [extent_of(images)] and 4 * images[:, 0].numel() * classes > ROLLING
-
-    def bands(self, images: Tensor) -> Iterator[Tensor]:
-        """The scores [B, K, n, W] of bands of rows, top down: each row of windows is summed into a band that moves down."""
-        grid = grid_of(self.view, extent_of(images))
-        ends = [*(top for top, _ in grid.rows[1:]), grid.size[0]]
-        mirrorings = (False, True)[: 1 + self.view.flip]
-        band: Tensor | None = None
-        for row, end in zip(grid.rows, ends, strict=True):
-            for window, scores in self._row(images, grid, row, mirrorings, 1 / len(mirrorings)):
-                if band is None:
-                    band = scores.new_zeros(*scores.shape[:2], row[1] - row[0], grid.size[1])
-                band[..., window.left : window.right] += scores
-            assert band is not None  # a row has windows
-            done = end - row[0]
-            yield band[..., :done, :]
-            band = torch.cat([band[..., done:, :], torch.zeros_like(band[..., :done, :])], dim=-2)
-
-    @property
-    def _softmax_of_windows(self) -> bool:
-        return self.view.average == "probabilities" and self.view.softmax == "window"
-
-    def _swept(self, images: Tensor, grid: Grid, mirrorings: tuple[bool, ...], share: float) -> Tensor:
-        """`share` times the mean over the windows that see each pixel, summed over the mirrorings, [B, K, h, w]."""
-        total: Tensor | None = None
-        for row in grid.rows:
-            for window, scores in self._row(images, grid, row, mirrorings, share):
-                if total is None:
-                    total = scores.new_zeros(*scores.shape[:2], *grid.size)
-                total[window.area] += scores
-        assert total is not None  # a grid has windows
-        return total
-
-    def _row(
-        self, images: Tensor, grid: Grid, row: Span, mirrorings: tuple[bool, ...], share: float
-    ) -> Iterator[tuple[Window, Tensor]]:
-        """Each window of a row and its scores, already divided by the number of windows that see the pixel."""
-        for mirrored in mirrorings:
-            placed = grid.mirrored() if mirrored else grid
-            rows, columns = (counts.to(self.kept_on) for counts in placed.counts())
-            for window in placed.across(row):
-                scores = self._scores(self._window(images, window, mirrored))
-                scores = scores.flip(-1) if mirrored else scores
-                counts = torch.outer(rows[window.top : window.bottom], columns[window.left : window.right])
-                yield window, scores.to(self.kept_on) * (share / counts)
-
-    def _scores(self, images: Tensor) -> Tensor:
-        """Of one window [B, 3, h, w]: logits or probabilities, float32 [B, K, h, w] on the device."""
-        scores, place = self._logits(images)
-        scores = place(scores.float())
-        return scores.softmax(1) if self._softmax_of_windows else scores
-
-    def _window(self, images: Tensor, window: Window, mirrored: bool) -> Tensor:
-        seen = images[window.area].to(self.device)
-        seen = seen.float() / 255 if seen.dtype == torch.uint8 else seen
-        return seen.flip(-1) if mirrored else seen
-
-    def _logits(self, images: Tensor) -> tuple[Tensor, Placement]:
-        """What the model says of a window [B, 3, h, w], and how that comes to h x w."""
-        seen, images = extent_of(images), self._padded(images)
-        covered = extent_of(images)
-        if self.before_pass is not None:
-            self.before_pass()
-        with torch.inference_mode():
-            if isinstance(self.model, Coarse):
-                scores, covered = self.model.coarse(images)
-            else:
-                output = self.model(images)
-                scores = output["out"] if isinstance(output, Mapping) else output
-                if scores.ndim != 4 or extent_of(scores) != covered:
-                    expected = [len(images), "K", *covered]
-                    raise ValueError(f"model: scores of shape {list(scores.shape)} for a window that needs {expected}")
-        return scores, self._placement(covered, seen, seen)
-
-    def _padded(self, images: Tensor) -> Tensor:
-        """The images with the mean colour on the right and bottom, as large as the view wants windows to be."""
-        least = (_smallest(self.model),) * 2
-        crop = self.view.crop if self.view.small == "pad" and self.view.crop else least
-        multiple = self.view.pad_multiple or 1
-        height, width = (-(-max(pair) // multiple) * multiple for pair in zip(extent_of(images), crop, strict=True))
-        if (height, width) == extent_of(images):
-            return images
-        colour: Tensor = getattr(self.model, "mean", images.new_zeros(1, images.shape[1], 1, 1))
-        padded = colour.to(images).expand(len(images), -1, height, width).clone()
-        padded[..., : images.shape[-2], : images.shape[-1]] = images
-        return padded
-
-    def _placement(self, covered: Extent, seen: Extent, size: Extent) -> Placement:
-        return Placement(covered, seen, size, how=self.view.score_resize, align_corners=self.align_corners)
-
-
 def _highest(scores: Tensor, logits: bool) -> Tensor:
     """The highest probability [B, H, W] of scores [B, K, H, W], in strips of rows."""
     strips = scores.split(STRIP_ROWS, dim=-2)
     return torch.cat([(strip.softmax(1) if logits else strip).amax(1) for strip in strips], dim=-2)
-
-
-def _smallest(model: Model) -> int:
-    """Pixels that a side must have for the model to see it; one for a callable that says nothing."""
-    return SMALLEST if isinstance(model, Coarse) else int(getattr(model, "smallest_side", 1))
 
 
 def _summed(layers: Iterable[Layer], size: Extent) -> Tensor:

@@ -20,7 +20,7 @@ from nonlocalseg.inference.predictor import KINDS
 from nonlocalseg.inference.sources import Listed
 
 COLUMNS = ("input", "output", "status", "reason", "model", "view", "options", "stamp")
-AREA_COLUMNS = ("image", "class", "pixels", "share")
+AREA_COLUMNS = ("image", "class", "pixels", "share", "square_metres")
 Row = Mapping[str, str]
 
 

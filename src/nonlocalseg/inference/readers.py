@@ -98,20 +98,18 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Non
 
 
 class FileCanvas:
-    """Classes in a .npy file, uint8 [H, W], or uint16 for more than 256 classes, and how many pixels each has.
+    """Classes in a .npy file, uint8 [H, W], or uint16 for more than 256 classes.
 
     The file is as large as it will be from the first. Write it beside its place (`files.writing`), for it is whole only
-    at the end.
+    at the end. keep: go on with the one that is there.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, path: str | Path, size: tuple[int, int], num_classes: int, keep: bool = False) -> None:
         self.path = Path(path)
-        self.counts = torch.zeros(num_classes, dtype=torch.int64)
-        dtype = np.uint8 if num_classes <= 256 else np.uint16
-        allocate(self.path, size, dtype)
+        if not keep:
+            allocate(self.path, size, np.uint8 if num_classes <= 256 else np.uint16)
 
     def write(self, window: Window, classes: Tensor) -> None:
-        opened = np.load(self.path, mmap_mode="r+")  # anew: what is mapped counts as memory
+        opened = np.lib.format.open_memmap(self.path, "r+")  # anew: what is mapped counts as memory
         opened[window.top : window.bottom, window.left : window.right] = classes.cpu().numpy()
         opened.flush()
-        self.counts += torch.bincount(classes.flatten().cpu(), minlength=len(self.counts))

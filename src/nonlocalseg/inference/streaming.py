@@ -7,61 +7,31 @@ the whole image, and its scores are those of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nonlocalseg.blocks.tiles import Span, Statistics, Tile, resample
+from nonlocalseg.blocks.tiles import Span, Tile, resample
+from nonlocalseg.files import write_text
 from nonlocalseg.heads.base import SILENT
 from nonlocalseg.inference.best import Layer
 from nonlocalseg.inference.features import FeatureStore
+from nonlocalseg.inference.ledger import Gathered, Ledger
 from nonlocalseg.inference.readers import Reader
+from nonlocalseg.inference.regions import regions_of, shares_of
 from nonlocalseg.inference.resizing import Extent, TilePlacement, needed
 from nonlocalseg.inference.windows import Window
 from nonlocalseg.models.receptive import ReceptiveField, on_meta
 from nonlocalseg.models.segmenter import Segmenter
 
-S = TypeVar("S", bound=Statistics)
-EXACT = torch.float64  # of sums over tiles
-
-
-class _Gathered(Exception):
-    """A tile has said all that it can before the totals are known."""
-
-
-class _Ledger:
-    """What the tiles of a pass gather, summed; the totals of earlier passes, in the order in which they are asked for."""
-
-    def __init__(self) -> None:
-        self._totals: list[Statistics] = []
-        self._asked = 0
-        self._sum: Statistics | None = None
-        self._dtype = EXACT
-
-    def begin(self) -> None:
-        """Another tile."""
-        self._asked = 0
-
-    def close(self) -> None:
-        """The pass is over: its sum is a total."""
-        assert self._sum is not None
-        self._totals.append(self._sum.to(self._dtype))
-        self._sum = None
-
-    def total(self, gather: Callable[[], S], empty: bool = False) -> S:
-        if self._asked < len(self._totals):
-            self._asked += 1
-            return cast(S, self._totals[self._asked - 1])  # of the kind that this very call gathered in its pass
-        if empty:
-            raise _Gathered
-        found = gather()
-        self._dtype, exact = found.parts[0].dtype, found.to(EXACT)
-        self._sum = exact if self._sum is None else self._sum.merged(exact)
-        raise _Gathered
+STEPS, MAPS = "steps.txt", "maps"
+"""What is kept in the folder of a sweep, beside the sums."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +66,18 @@ class Source:
         return part.to(self.like.dtype) / 255 if part.dtype == torch.uint8 else part.to(self.like.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One tile of one pass: its own pixels, and the border that it needs around them. gathers: what it adds to its
+    region's ledger; else its maps are stored. last: of its pass."""
+
+    core: tuple[Span, Span]
+    border: int
+    region: tuple[Span, Span]
+    gathers: bool
+    last: bool
+
+
 class Sweep:
     """The passes over one scale of an image, mirrored or not, and then the scores of any window of it."""
 
@@ -107,7 +89,9 @@ class Sweep:
         crop: Extent,
         regional: int | None = None,
         before_pass: Callable[[], None] | None = None,
+        folder: Path | None = None,
     ) -> None:
+        """folder: where what is found is kept tile by tile, so that another process goes on with it."""
         self._model, self._field, self._source, self._before_pass = model, field, source, before_pass
         meta = on_meta(model)
         image = torch.empty(1, 3, *source.size, device="meta", dtype=model.mean.dtype)
@@ -117,31 +101,93 @@ class Sweep:
         shapes = {stage: maps[stage].shape for stage in field.stage_strides}
         self._whole = {stage: (shape[1], shape[2], shape[3]) for stage, shape in shapes.items()}
         self._crop = tuple(-(-side // field.multiple) * field.multiple for side in crop)
+        self._folder = folder
         self._store: FeatureStore | None = None
         rows, columns = (regions_of(side, regional or side, field.multiple) for side in source.size)
-        self._regions = {(high, wide): _Ledger() for high in rows for wide in columns}
+        self._regions = {(high, wide): Ledger() for high in rows for wide in columns}
+
+    @property
+    def left(self) -> int:
+        """How many tiles are to pass through the model before the first scores."""
+        return len(self._steps) - self._done
 
     def prepare(self) -> None:
-        """All passes but the last."""
-        dtype = self._model.mean.dtype
-        if self._field.rounds and FeatureStore.fits(self._whole, dtype):
-            store = FeatureStore(self._whole, dtype)
-            border = max(self._field.scores - self._field.head, 0)
-            ((rows, columns), ledger), *_ = self._regions.items()
-            every = ((0, self._source.size[0]), (0, self._source.size[1]))
-            for core in self._cores(every):
-                features, tiles = self._features(core, border, (rows, columns), ledger)
+        """All passes but the last; what an earlier process has done is not done again."""
+        done = self._restored()
+        if self._stores:
+            self._store = FeatureStore(self._whole, self._model.mean.dtype, self._folder and self._folder / MAPS)
+        for number, step in enumerate(self._steps[done:], start=done + 1):
+            ledger = self._regions[step.region]
+            features, tiles = self._features(step.core, step.border, step.region, ledger, anew=not step.gathers)
+            if step.gathers:
+                ledger.begin()
+                with suppress(Gathered):
+                    self._model.head(features, SILENT, tiles)
+            elif self._store is not None:
                 for stage, x in features.items():
-                    store.write(stage, tiles[stage], x)
-            self._store = store
-        for region, ledger in self._regions.items():
-            for border in self._field.rounds:
-                for core in self._cores(region):
-                    features, tiles = self._features(core, border, region, ledger)
-                    ledger.begin()
-                    with suppress(_Gathered):
-                        self._model.head(features, SILENT, tiles)
+                    self._store.write(stage, tiles[stage], x)
+            if self._folder is not None:
+                self._keep(number, step)
+            if step.gathers and step.last:
                 ledger.close()
+
+    @cached_property
+    def _steps(self) -> Sequence[_Step]:
+        """Every tile of every pass but the last, in their order."""
+        found, regions = [], [*self._regions]
+        if self._stores:
+            every = ((0, self._source.size[0]), (0, self._source.size[1]))
+            border = max(self._field.scores - self._field.head, 0)
+            found += [_Step(core, border, regions[0], False, False) for core in self._cores(every)]
+        for region in regions:
+            cores = [*self._cores(region)]
+            for border in self._field.rounds:
+                found += [_Step(core, border, region, True, core is cores[-1]) for core in cores]
+        return found
+
+    @cached_property
+    def _stores(self) -> bool:
+        """Whether the backbone's maps are stored."""
+        kept = self._folder and self._folder / MAPS
+        if self._done:
+            return kept is not None and kept.is_dir()
+        if kept is not None:
+            shutil.rmtree(kept, ignore_errors=True)
+        return bool(self._field.rounds) and FeatureStore.fits(self._whole, self._model.mean.dtype, self._folder)
+
+    @property
+    def _done(self) -> int:
+        """How many steps are done, as the folder says."""
+        said = self._folder and self._folder / STEPS
+        return int(said.read_text()) if said is not None and said.is_file() else 0
+
+    def _keep(self, number: int, step: _Step) -> None:
+        """Note that so many steps are done, of which `step` is the last."""
+        assert self._folder is not None
+        if step.gathers:
+            self._regions[step.region].keep(self._sum(number))
+        write_text(self._folder / STEPS, str(number))
+        if step.gathers and not self._steps[number - 2].last:
+            self._sum(number - 1).unlink(missing_ok=True)
+
+    def _restored(self) -> int:
+        """How many steps are done; what they have gathered is in the ledgers again."""
+        done = self._done
+        try:
+            for number, step in enumerate(self._steps[:done], start=1):
+                if step.gathers and (step.last or number == done):
+                    self._regions[step.region].restore(self._sum(number), self._source.like.device)
+                    if step.last:
+                        self._regions[step.region].close()
+        except ValueError:  # a file that is not whole, as where the machine itself stopped
+            self._regions = {region: Ledger() for region in self._regions}
+            return 0
+        return done
+
+    def _sum(self, number: int) -> Path:
+        """What a pass has gathered after so many steps."""
+        assert self._folder is not None
+        return self._folder / f"sum{number}.safetensors"
 
     def layers(self, window: Window) -> Iterator[tuple[Layer, Tensor | None]]:
         """The logits of a window of the image at this scale, of every region that it lies in, and the region's share in
@@ -188,11 +234,13 @@ class Sweep:
         core: tuple[Span, Span],
         border: int,
         region: tuple[Span, Span],
-        ledger: _Ledger,
+        ledger: Ledger,
         known: Mapping[int, Tensor] | None = None,
+        anew: bool = False,
     ) -> tuple[dict[int, Tensor], dict[int, Tile]]:
-        """The backbone's maps of a core with so many pixels of border, and where they lie."""
-        border = border if self._store is None else self._field.head
+        """The backbone's maps of a core with so many pixels of border, and where they lie. anew: not the stored ones."""
+        stored = None if anew else self._store
+        border = border if stored is None else self._field.head
         spans = [
             _around(span, border, self._field.multiple, side)
             for span, side in zip(core, self._source.size, strict=True)
@@ -201,13 +249,13 @@ class Sweep:
             self._before_pass()
         if known:
             features = dict(known)
-        elif self._store is None:
+        elif stored is None:
             every = self._model.features(self._source.read(Window(*spans[0], *spans[1])))
             features = {stage: every[stage] for stage in self._field.stage_strides}
         else:
             places = {stage: self._cells(stage, (spans[0], spans[1])) for stage in self._field.stage_strides}
             features = {
-                stage: self._store.read(stage, *place).to(self._source.like.device) for stage, place in places.items()
+                stage: stored.read(stage, *place).to(self._source.like.device) for stage, place in places.items()
             }
         tiles = {}
         for stage, x in features.items():
@@ -236,23 +284,3 @@ class Sweep:
 def _around(span: Span, border: int, step: int, side: int) -> Span:
     """A span with a border on both sides, from and to multiples of `step`, inside."""
     return max(0, (span[0] - border) // step * step), min(side, -(-(span[1] + border) // step) * step)
-
-
-def regions_of(side: int, length: int, step: int) -> tuple[Span, ...]:
-    """Spans of that length, which overlap by half, from multiples of `step`; the last one ends with the side."""
-    length = -(-length // step) * step
-    if side <= length:
-        return ((0, side),)
-    last = -(-(side - length) // step) * step
-    starts = [*range(0, last, max(step, length // 2 // step * step)), last]
-    return tuple((start, min(start + length, side)) for start in starts)
-
-
-def shares_of(span: Span, spans: Iterable[Span], window: Span) -> Tensor:
-    """The share of one of the spans in each position of a window, float64: by the distance to its nearer end."""
-    place = torch.arange(*window, dtype=EXACT) + 0.5
-
-    def weight(span: Span) -> Tensor:
-        return torch.minimum(place - span[0], span[1] - place).clamp(min=0)
-
-    return weight(span) / torch.stack([weight(one) for one in spans]).sum(0)

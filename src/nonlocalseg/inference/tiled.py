@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,13 @@ class Tiled:
         align_corners: bool,
         kept_on: torch.device | None = None,
         before_pass: Callable[[], None] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """before_pass: called before every tile's pass through the model."""
+        """before_pass: called before every tile's pass through the model. folder: where what tiles gather is kept, so
+        that another process can go on with it."""
         self._model, self._reader, self._view = model, reader, view
         self._align_corners, self._kept_on, self._before_pass = align_corners, kept_on, before_pass
+        self._folder, self._ready = folder, False
         self.field: ReceptiveField = receptive_field(model)
         if view.regional is not None and not self.field.rounds:
             raise ValueError("regional: this model gathers nothing from the whole image; leave it out")
@@ -46,15 +50,20 @@ class Tiled:
 
     @property
     def passes(self) -> int:
-        """How many tiles pass through the model for one answer."""
-        passes = 1 + len(self.field.rounds)
-        tiles = len(list(self._windows))
-        return tiles * passes * len(self._view.scales) * (1 + self._view.flip)
+        """How many tiles pass through the model for one answer, of which none is begun."""
+        return self.left(())
 
-    def write(self, canvas: Canvas) -> None:
-        """The best class of every pixel."""
+    def left(self, done: Collection[Window]) -> int:
+        """How many tiles are still to pass through the model where `done` are written."""
+        windows = sum(window not in done for window in self._windows)
+        before = 0 if self._ready or not windows else sum(sweep.left for _, sweep in self._sweeps)
+        return before + windows * len(self._sweeps)
+
+    def write(self, canvas: Canvas, done: Collection[Window] = ()) -> None:
+        """The best class of every pixel but those in the windows that are `done`."""
         for window in self._windows:
-            canvas.write(window, best_of_layers(self._summable(window))[0])
+            if window not in done:
+                canvas.write(window, best_of_layers(self._summable(window))[0])
 
     def write_with_probability(self, canvas: Canvas, probabilities: Tensor) -> None:
         """The same, and the probability of that class into float32 [H, W]."""
@@ -91,10 +100,20 @@ class Tiled:
         for extent in sizes_of(self._reader.size, self._view):
             for mirrored in (False, True)[: 1 + self._view.flip]:
                 source = Source(self._reader, extent, mirrored, self._align_corners, self._model.mean)
-                sweep = Sweep(self._model, self.field, source, self.crop, self._view.regional, self._before_pass)
-                sweep.prepare()
-                sweeps.append((extent, sweep))
+                folder = self._folder and self._folder / f"sweep{len(sweeps)}"
+                if folder is not None:
+                    folder.mkdir(exist_ok=True)
+                given = (self.crop, self._view.regional, self._before_pass, folder)
+                sweeps.append((extent, Sweep(self._model, self.field, source, *given)))
         return sweeps
+
+    def _prepared(self) -> Sequence[tuple[Extent, Sweep]]:
+        """The sweeps, behind all passes but the last."""
+        if not self._ready:
+            for _, sweep in self._sweeps:
+                sweep.prepare()
+            self._ready = True
+        return self._sweeps
 
     def _summable(self, window: Window) -> list[Layer]:
         """Layers whose sum has the best class: one where a softmax is to be taken first."""
@@ -109,9 +128,10 @@ class Tiled:
     def _layers(self, window: Window) -> Iterator[Layer]:
         """The scores of a window of the image at each scale, and of the mirror images."""
         view, size = self._view, self._reader.size
-        share = 1 / len(self._sweeps)
+        sweeps = self._prepared()
+        share = 1 / len(sweeps)
         at_once, later = view.average == "probabilities" and view.softmax == "window", view.softmax == "image"
-        for extent, sweep in self._sweeps:
+        for extent, sweep in sweeps:
             if extent == size and view.regional is None and not at_once:
                 for layer, _ in sweep.layers(window):
                     yield Layer(layer.scores.float(), layer.place, share, later)

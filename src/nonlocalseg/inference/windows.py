@@ -56,6 +56,12 @@ class Grid:
         """The image itself."""
         return Window(0, self.size[0], 0, self.size[1])
 
+    @property
+    def parts(self) -> tuple[Span, ...]:
+        """Of each row of windows the rows of pixels that no later one sees."""
+        ends = [*(top for top, _ in self.rows[1:]), self.size[0]]
+        return tuple((top, end) for (top, _), end in zip(self.rows, ends, strict=True))
+
     def across(self, row: Span) -> Iterator[Window]:
         """The windows of one row."""
         for left, right in self.columns:

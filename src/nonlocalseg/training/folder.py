@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nonlocalseg.data.source import RECIPE
 from nonlocalseg.files import check_folder, sweep_unfinished
+from nonlocalseg.lock import LOCK, Lock
 from nonlocalseg.models.storage import BEST, LAST
 from nonlocalseg.runtime import training_rank
-from nonlocalseg.training.lock import LOCK, Lock
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 PREVIOUS = CHECKPOINT.with_name("previous.ckpt")

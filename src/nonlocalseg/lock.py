@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the system takes back when its process ends, however it ends."""
+"""One process at a time in a folder: a lock that the system takes back when its process ends, however it ends."""
 
 from __future__ import annotations
 
