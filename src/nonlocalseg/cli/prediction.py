@@ -69,8 +69,10 @@ def predict(own: Predict, given: Given) -> int:
     (s3://bucket/trip/, https://...); lists (.csv, .tsv, .txt), Parquet files, and tar archives (WebDataset's shards).
     For every photograph three pictures are written below --out, under its own name and at its own size: index/ (class
     numbers, a palette PNG), colour/ and overlay/; areas.csv holds what each class covers in each of them. Images are seen
-    as the model says, where no option from --mode on says otherwise. A .npy file of uint8 [H, W, 3] may be larger than
-    memory: with --mode stream it is read in windows, and its classes go into index/NAME.npy.
+    as the model says, where no option from --mode on says otherwise. A GeoTIFF (extra
+    geo), and a .npy file of uint8 [H, W, 3], may be larger than memory: with --mode stream or slide they are read in
+    windows, and their classes go into index/NAME.tif, at the same place on the map, and index/NAME.npy. Where such a call
+    is interrupted, the same one goes on.
     A video becomes one of the same times, upright, with its sound: --out FILE (.mp4, .mov, .mkv, .webm), or overlay/ below
     --out. PATHS may be addresses of videos (http, rtsp) and numbers of webcams, which Ctrl-C ends.
     With --watch, PATHS are folders that fill up.
@@ -78,12 +80,15 @@ def predict(own: Predict, given: Given) -> int:
     the others go on, and the exit code is 1. The same call again does only what is not done: what has failed or changed
     since, and everything where model or options are others. Pictures that an earlier prediction wrote are left out.
     --format writes what labelling tools import, of all photographs: annotations.xml for CVAT, label-studio.json,
-    annotations/instances_default.json in COCO's form, geojson/NAME.geojson in pixels.
+    annotations/instances_default.json in COCO's form, geojson/NAME.geojson in pixels,
+    of GeoTIFFs in the coordinates of the map.
 
     Examples:
         nonlocalseg predict runs/demo/ann runs/demo/scenes --out labelled
         nonlocalseg predict runs/mine trip/ "more/**/*.png" --out labelled --scales 0.75 1.0 1.25 --flip
-        nonlocalseg predict runs/mine aerial.tif --out labelled --mode slide --crop 769 --accumulate-on cpu
+        nonlocalseg predict runs/mine aerial.jpg --out labelled --mode slide --crop 769 --accumulate-on cpu
+        nonlocalseg predict runs/mine ortho.tif --out labelled --mode stream
+        nonlocalseg predict runs/mine sentinel.tif --out labelled --mode slide --crop 512 --bands 4 3 2 --value-range 0 3000
         nonlocalseg predict runs/mine mosaic.npy --out labelled --mode stream
         nonlocalseg predict runs/mine photo.heic --short-side 512 --legend
         nonlocalseg predict mmseg:ann-r101-ade20k photo.jpg --out labelled

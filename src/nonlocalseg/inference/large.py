@@ -154,7 +154,7 @@ class _Fill:
     device: torch.device
     kept_on: torch.device
     folder: Path
-    tick: Callable[[], object] = int
+    tick: Callable[[], None] = lambda: None
 
     @property
     def left(self) -> int:

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from PIL import Image
 from nonlocalseg import drawing
 from nonlocalseg.data import run_lengths
 from nonlocalseg.images import channels_first, mask_picture
+from nonlocalseg.inference.borrowed import tileable
 from nonlocalseg.inference.engine import Model, Seen, look
 from nonlocalseg.inference.memory import LARGE, SIDE
 from nonlocalseg.inference.resizing import Extent, sizes_of
 from nonlocalseg.inference.tiled import TiledBatch
 from nonlocalseg.labels import Colour
+from nonlocalseg.models.receptive import receptive_field
 from nonlocalseg.serving.limits import Refused
 from nonlocalseg.serving.line import Progress
 from nonlocalseg.view import View
@@ -42,12 +45,20 @@ class Served:
     palette: tuple[Colour, ...]
 
     def view_of(self, size: Extent) -> View:
-        """How an image of that height and width is seen: in windows where it is large, so that memory stays bounded and
-        the work can be counted and stopped between them."""
+        """How an image of that height and width is seen: in tiles where it is large, with the same result, so that memory
+        stays bounded and the work can be counted and stopped between them; in windows where the model cannot."""
         largest = max(height * width for height, width in sizes_of(size, self.view))
         if self.view.mode != "whole" or largest <= LARGE:
             return self.view.economical
-        return replace(self.view, mode="slide", crop=(SIDE, SIDE), score_resize="bilinear")
+        return self._of_large
+
+    @cached_property
+    def _of_large(self) -> View:
+        try:
+            receptive_field(tileable(self.model))
+            return replace(self.view, mode="stream", crop=(SIDE, SIDE)).economical
+        except ValueError:
+            return replace(self.view, mode="slide", crop=(SIDE, SIDE), score_resize="bilinear")
 
     def seen(self, image: np.ndarray, job: Progress) -> Seen | TiledBatch:
         return look(
@@ -126,11 +137,11 @@ def probabilities_of(served: Served, image: np.ndarray, job: Progress) -> np.nda
             f"the probabilities of {len(served.classes)} classes would take {needed / 10**6:.0f} megabytes; make the "
             "photograph smaller, or use nonlocalseg predict --probabilities",
         )
-    seen = served.seen(image, job)
+    seen, view = served.seen(image, job), served.view_of((image.shape[0], image.shape[1]))
     job.total = seen.passes
     with torch.no_grad():
         scores = seen.scores()[0]
-        return (scores.softmax(0) if served.view.economical.average == "logits" else scores).cpu().numpy()
+        return (scores.softmax(0) if view.average == "logits" else scores).cpu().numpy()
 
 
 # --- Forms ------------------------------------------------------------------------------------------------------
