@@ -28,7 +28,7 @@ from nonlocalseg.inference.rasters import SUFFIXES, RasterReader
 from nonlocalseg.inference.readers import ArrayReader, Canvas, FileReader, Reader, TensorReader
 from nonlocalseg.inference.runner import Runner, smallest_side
 from nonlocalseg.inference.tiled import Tiled, tile_of, words_of
-from nonlocalseg.inference.unfinished import Resumed, unfinished
+from nonlocalseg.inference.unfinished import Resumed, working_on
 from nonlocalseg.inference.windows import Span, Window, grid_of
 from nonlocalseg.labels import default_palette
 from nonlocalseg.models.receptive import receptive_field
@@ -120,7 +120,7 @@ def write_classes(
         "view": plain(view),
         "device": where.type,
     }
-    with unfinished(path, identity) as work, torch.no_grad():
+    with working_on(path, identity) as work, torch.no_grad():
         if work.settled is None:
             _check_room(reader, path.parent, count)
             work.settle({"view": plain(_settled(view, model, reader, where))})

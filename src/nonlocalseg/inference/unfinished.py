@@ -74,7 +74,7 @@ class Resumed(FileCanvas):
 
 
 @contextmanager
-def unfinished(target: Path, identity: Mapping[str, object]) -> Iterator[Unfinished]:
+def working_on(target: Path, identity: Mapping[str, object]) -> Iterator[Unfinished]:
     """The work on the image whose result will be `target`. identity: what must be the same for it to go on.
 
     The folder goes when the block ends, or raises ValueError, or nothing was done. Whatever else ends the block, or the
