@@ -8,7 +8,7 @@ weights from 0 to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -119,3 +119,24 @@ def _contenders(layer: Layer) -> Sequence[int]:
     slack = ROUNDING * float(scores.abs().max())
     surpassed = F.max_pool2d(scores, square, stride=1) < lowest.amax(1, keepdim=True) - slack
     return (~surpassed.all(dim=3).all(dim=2).all(dim=0)).nonzero()[:, 0].tolist()
+
+
+def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int]) -> Tensor:
+    """The sum of layers at the image's size, a few classes at a time, so that no second array of all scores is made."""
+    total: Tensor | None = None
+    for layer in layers:
+        batch, classes = layer.scores.shape[:2]
+        total = torch.zeros(batch, classes, *size, device=layer.scores.device) if total is None else total
+        if layer.softmax:
+            total += layer.classes(range(classes)).softmax(1).mul_(layer.share)
+            continue
+        for numbers in in_turn(range(classes), batch * size[0] * size[1]):
+            total[:, numbers[0] : numbers[-1] + 1] += layer.classes(numbers)
+    assert total is not None  # a view has at least one scale
+    return total
+
+
+def probability_in(scores: Tensor, logits: bool) -> Tensor:
+    """The highest probability [B, H, W] of scores [B, K, H, W], in strips of rows."""
+    strips = scores.split(STRIP_ROWS, dim=-2)
+    return torch.cat([(strip.softmax(1) if logits else strip).amax(1) for strip in strips], dim=-2)

@@ -21,12 +21,11 @@ from nonlocalseg.images import MOST_PIXELS
 from nonlocalseg.inference.bands import Bands
 from nonlocalseg.inference.best import best_class
 from nonlocalseg.inference.borrowed import Coarse, Model, evaluated, fingerprint, settled_view, tileable
-from nonlocalseg.inference.engine import look
+from nonlocalseg.inference.engine import Runner, look, smallest_side
 from nonlocalseg.inference.maps import Covered, Legend, write_map
 from nonlocalseg.inference.memory import bounded
 from nonlocalseg.inference.rasters import SUFFIXES, RasterReader
 from nonlocalseg.inference.readers import ArrayReader, Canvas, FileReader, Reader, TensorReader
-from nonlocalseg.inference.runner import Runner, smallest_side
 from nonlocalseg.inference.tiled import Tiled, tile_of, words_of
 from nonlocalseg.inference.unfinished import Resumed, working_on
 from nonlocalseg.inference.windows import Span, Window, grid_of
