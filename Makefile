@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo test test-slow lint wheel audit clean
 
 help:
 	@echo "make demo       install, then train FCN and ANN on drawn scenes and compare them (runs/demo)"
 	@echo "make test       install, then lint, types and tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make wheel      dist/*.whl, the same bytes from the same commit"
+	@echo "make audit      known weaknesses of the pinned packages (pip-audit), and their licences"
 	@echo "make clean      remove the virtual environment"
 
 install: $(STAMP)
@@ -36,6 +38,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+wheel: $(STAMP)
+	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --wheel --no-isolation
+
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m benchmarks.licences
 
 clean:
 	rm -rf $(VENV)
