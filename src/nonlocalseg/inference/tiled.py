@@ -56,7 +56,9 @@ class Tiled:
     def left(self, done: Collection[Window]) -> int:
         """How many tiles are still to pass through the model where `done` are written."""
         windows = sum(window not in done for window in self._windows)
-        before = 0 if self._ready or not windows else sum(sweep.left for _, sweep in self._sweeps)
+        if not windows:
+            return 0
+        before = 0 if self._ready else sum(sweep.left for _, sweep in self._sweeps)
         return before + windows * len(self._sweeps)
 
     def write(self, canvas: Canvas, done: Collection[Window] = ()) -> None:
