@@ -27,6 +27,7 @@ from nonlocalseg.exporting.quantisation import Search, split
 from nonlocalseg.models.folding import fold
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import cpu_has_bfloat16, speed_up
+from nonlocalseg.progress import track
 from nonlocalseg.runtime import cpu_flags, cpu_has_vnni
 from nonlocalseg.timing.measuring import Case, compare, peak_memory, surroundings
 from nonlocalseg.timing.tables import Row, Table
@@ -92,7 +93,7 @@ def exports(
     image, notes = drawn(1, *size), []
     with _forms(model.eval(), size, photographs, compiled, notes) as forms, torch.no_grad():
         memory, cases, mious = {}, [], {}
-        for form in forms:
+        for form in track(forms, "running each form"):
             held: list[Callable[[Tensor], Tensor]] = []
 
             def first(form: _Made = form, held: list[Any] = held) -> Tensor:
