@@ -129,7 +129,7 @@ def _check_graph(content: object, name: str = "") -> None:
 
 def _check_text(text: str, name: str) -> None:
     if name == "expr_str":
-        plain = _is_arithmetic(text)
+        plain = is_arithmetic(text)
     elif name == "target":
         plain = _OPERATION.fullmatch(text) is not None
     elif name in ("in_spec", "out_spec"):
@@ -142,7 +142,7 @@ def _check_text(text: str, name: str) -> None:
         raise ValueError(f"{name} {text[:80]!r} is more than arithmetic")
 
 
-def _is_arithmetic(text: str) -> bool:
+def is_arithmetic(text: str) -> bool:
     """Calls of known functions of numbers and of symbols, whose names are quoted."""
     try:
         nodes = [*ast.walk(ast.parse(text, mode="eval"))]
