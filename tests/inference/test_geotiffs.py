@@ -412,7 +412,7 @@ def test_polygons_have_outlines_counterclockwise_and_coordinates_of_their_own(tm
 
     array = np.zeros((1, 9, 9), np.uint8)
     array[:, 2:7, 2:7], array[:, 4, 4] = 1, 0
-    path = draw(tmp_path / "a.tif", array, crs="+proj=laea +lat_0=48 +lon_0=9", transform=Affine(1, 0, 0, 0, -1, 0))
+    path = draw(tmp_path / "a.tif", array, crs="+proj=laea +lat_0=48 +lon_0=9", transform=Affine(1, 0, 0, 0, 1, 0))
     assert list(write_polygons(path, tmp_path / "a.geojson", "a.tif", ("no", "yes"), [(0, 0, 0), (1, 1, 1)])) == []
     content = json.loads((tmp_path / "a.geojson").read_text())
     assert "crs" not in content
