@@ -187,10 +187,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, bytes], Path], dict[str, bytes]], s
     "name": (lambda c, k: replaced(c, GRAPH, b'"name": "relu', b'"name": "' + RUN + b"; relu"), "name"),
     "metadata": (lambda c, k: replaced(c, GRAPH, b'"metadata": {}', b'"metadata": {"a": "b"}'), "metadata"),
     "operation": (
-        lambda c, k: replaced(c, GRAPH, b"torch.ops.aten.relu.default", b"torch.ops.aten.save.default"),
+        lambda c, k: replaced(c, GRAPH, b"torch.ops.aten.relu_.default", b"torch.ops.aten.save.default"),
         "target",
     ),
-    "function": (lambda c, k: replaced(c, GRAPH, b"torch.ops.aten.relu.default", b"torch.hub.load"), "target"),
+    "function": (lambda c, k: replaced(c, GRAPH, b"torch.ops.aten.relu_.default", b"torch.hub.load"), "target"),
     "tree": (lambda c, k: replaced(c, GRAPH, b"builtins.tuple", b"collections.deque"), "in_spec"),
     "twice": (lambda c, k: {**c, f"{GRAPH[:-5]}.JSON": c[GRAPH]}, "which no export writes"),
     "compiled": (lambda c, k: {**c, "model/data/aotinductor/model/a.so": b"x"}, "which no export writes"),

@@ -134,7 +134,7 @@ def test_what_is_done_is_not_done_again(network, image, monkeypatch, view, windo
     with pytest.warns(UserWarning, match="goes on with what an earlier call has done"):
         passes, found = count_passes(network, image, view=view)
     assert np.array_equal(found, whole)
-    assert 0 < passes < expected
+    assert passes < expected  # none where the maps of all tiles are kept
     assert not place_of(image.parent / "classes.npy").exists()
 
 

@@ -106,7 +106,7 @@ def test_a_run_of_another_process_keeps_its_folder(tmp_path):
         "from nonlocalseg.lock import Lock\n"
         f"lock = Lock(pathlib.Path({str(tmp_path)!r}))\n"
         "child = os.fork()\n"
-        "print(os.getpid() if child else 'child', flush=True)\n"
+        "os.write(1, f'{os.getpid() if child else \"child\"}\\n'.encode())\n"  # at once: print may write in two parts
         "time.sleep(100)\n"
     )
     process = subprocess.Popen(

@@ -111,20 +111,26 @@ def probability_of_best(layers: Sequence[Layer], logits: bool) -> Tensor:
 def _contenders(layer: Layer) -> Sequence[int]:
     """The classes that can be the best of some pixel: those whose highest score in some square of cells reaches what
     another class has in all of that square."""
-    scores, reach = layer.scores.float(), layer.place.reach
-    if reach is None:
+    scores, reach = layer.scores, layer.place.reach
+    if reach is None or scores.shape[-2:] == layer.place.size:
         return range(scores.shape[1])
-    square = (min(reach, scores.shape[2]), min(reach, scores.shape[3]))
+    scores, square = scores.float(), (min(reach, scores.shape[2]), min(reach, scores.shape[3]))
     lowest = -F.max_pool2d(-scores, square, stride=1)
     slack = ROUNDING * float(scores.abs().max())
     surpassed = F.max_pool2d(scores, square, stride=1) < lowest.amax(1, keepdim=True) - slack
     return (~surpassed.all(dim=3).all(dim=2).all(dim=0)).nonzero()[:, 0].tolist()
 
 
-def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int]) -> Tensor:
-    """The sum of layers at the image's size, a few classes at a time, so that no second array of all scores is made."""
+def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int], own: bool = True) -> Tensor:
+    """The sum of layers at the image's size, a few classes at a time, so that no second array of all scores is made.
+
+    own: nobody else needs the layers, so that the first becomes the sum where it has the image's size.
+    """
     total: Tensor | None = None
     for layer in layers:
+        if total is None and own and _is_placed(layer, size):
+            total = layer.scores
+            continue
         batch, classes = layer.scores.shape[:2]
         total = torch.zeros(batch, classes, *size, device=layer.scores.device) if total is None else total
         if layer.softmax:
@@ -134,6 +140,13 @@ def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int]) -> Tensor:
             total[:, numbers[0] : numbers[-1] + 1] += layer.classes(numbers)
     assert total is not None  # a view has at least one scale
     return total
+
+
+def _is_placed(layer: Layer, size: tuple[int, int]) -> bool:
+    """Whether the scores are what the layer adds to a sum in float32."""
+    if layer.softmax or layer.share != 1 or layer.scores.dtype != torch.float32 or layer.scores.shape[-2:] != size:
+        return False
+    return layer.place(layer.scores[:, :1]).data_ptr() == layer.scores.data_ptr()
 
 
 def probability_in(scores: Tensor, logits: bool) -> Tensor:

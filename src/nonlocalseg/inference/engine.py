@@ -116,7 +116,7 @@ class Seen:
 
     def scores(self) -> Tensor:
         """float32 [B, K, H, W], the caller's own."""
-        return sum_of_layers(self._kept or self._runner.layers(self._images), extent_of(self._images))
+        return sum_of_layers(self._kept or self._runner.layers(self._images), extent_of(self._images), not self._kept)
 
     def best(self, keep: bool = True) -> Tensor:
         """int64 [B, H, W]. keep: remember what `scores` needs, except where that is large."""
@@ -142,7 +142,7 @@ class Seen:
     @property
     def _rolls(self) -> bool:
         """Whether windows are to become classes row by row: where their scores are large."""
-        size, classes = extent_of(self._images), int(getattr(self._runner.model, "num_classes", 0))
+        size, classes = extent_of(self._images), int(getattr(self._runner.model, "num_classes", 256))  # or many
         return self._runner.rolls(size) and 4 * len(self._images) * size[0] * size[1] * classes > ROLLING
 
     @property
