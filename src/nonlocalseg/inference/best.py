@@ -37,12 +37,13 @@ class Place(Protocol):
 @dataclass(frozen=True)
 class Layer:
     """Scores [B, K, h, w] on some grid, how they come to the image's size, and their share in the average. softmax:
-    what is averaged is their softmax at the image's size."""
+    what is averaged is their softmax at the image's size. fresh: they are no tensor that the model has given."""
 
     scores: Tensor
     place: Place
     share: float = 1.0
     softmax: bool = False
+    fresh: bool = False
 
     def classes(self, numbers: Sequence[int]) -> Tensor:
         """Some classes at the image's size, [B, n, H, W], times the share unless a softmax is to come.
@@ -124,7 +125,7 @@ def _contenders(layer: Layer) -> Sequence[int]:
 def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int], own: bool = True) -> Tensor:
     """The sum of layers at the image's size, a few classes at a time, so that no second array of all scores is made.
 
-    own: nobody else needs the layers, so that the first becomes the sum where it has the image's size.
+    own: nobody else needs the layers, so that the first becomes the sum where it is fresh and has the image's size.
     """
     total: Tensor | None = None
     for layer in layers:
@@ -143,8 +144,14 @@ def sum_of_layers(layers: Iterable[Layer], size: tuple[int, int], own: bool = Tr
 
 
 def _is_placed(layer: Layer, size: tuple[int, int]) -> bool:
-    """Whether the scores are what the layer adds to a sum in float32."""
-    if layer.softmax or layer.share != 1 or layer.scores.dtype != torch.float32 or layer.scores.shape[-2:] != size:
+    """Whether the scores are what the layer adds to a sum in float32, and may be written to."""
+    if (
+        not layer.fresh
+        or layer.softmax
+        or layer.share != 1
+        or layer.scores.dtype != torch.float32
+        or layer.scores.shape[-2:] != size
+    ):
         return False
     return layer.place(layer.scores[:, :1]).data_ptr() == layer.scores.data_ptr()
 

@@ -182,7 +182,7 @@ class Runner:
                 for mirrored in mirrorings:
                     yield Layer(self._swept(seen, grid, (mirrored,), 1.0), here, share, later)
             else:
-                yield Layer(self._swept(seen, grid, mirrorings, share), here)
+                yield Layer(self._swept(seen, grid, mirrorings, share), here, fresh=True)
 
     def rolls(self, size: Extent) -> bool:
         """Whether windows over an image of that size become classes row by row: where their scores need no resizing."""
