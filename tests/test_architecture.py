@@ -350,6 +350,15 @@ def test_public_names_exist():
         nonlocalseg.nothing  # noqa: B018
 
 
+def test_public_names_are_strictly_typed():
+    """pyright's strict rules hold where they are defined: `make lint`."""
+    import nonlocalseg
+
+    strict = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["pyright"]["strict"]
+    modules = ["__init__", *{name.partition(".")[2].replace(".", "/") for name in nonlocalseg._PUBLIC.values()}]
+    assert sorted(strict) == sorted(f"src/nonlocalseg/{module}.py" for module in modules)
+
+
 def test_every_data_file_is_packed():
     """Setuptools packs Python files by itself; others only where they are named."""
     named = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast, dataclass_transform
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -167,6 +167,16 @@ def _option(name: str, info: FieldInfo, text: str | None) -> Option:
 def names_of(cls: type) -> tuple[str, ...]:
     """The names of the fields of a value."""
     return tuple(options_of(cls))
+
+
+def is_mapping(given: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether it has keys with values: of any type, which isinstance alone leaves unknown to type checkers."""
+    return isinstance(given, Mapping)
+
+
+def is_row(given: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether it is a list or a tuple, of any type, likewise."""
+    return isinstance(given, (list, tuple))
 
 
 def changed(start: T, changes: Mapping[str, object], what: str = "option") -> T:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -279,6 +280,19 @@ def test_a_missing_extra_is_one_line(model, tmp_path, monkeypatch, package):
     with pytest.raises(ValueError, match=r"files needs the extra export: pip install 'nonlocalseg\[export\]'"):
         nls.export(model, tmp_path / f"model{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+def test_signals_arrive_when_a_model_has_ended_in_another_thread(files):
+    """OpenVINO's stack for signal handlers would have gone with it."""
+    code = (
+        "import os, signal, sys, threading\nfrom pathlib import Path\n"
+        "from nonlocalseg.exporting.openvino_file import open_openvino\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        "held = [open_openvino(Path(sys.argv[1]))]\nender = threading.Thread(target=held.clear)\n"
+        "ender.start()\nender.join()\nos.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, files[".xml"].path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.slow

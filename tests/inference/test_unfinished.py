@@ -94,7 +94,7 @@ def interrupt(network: Segmenter, image: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_processes_that_are_killed_at_any_moment_lose_nothing(image):
-    """Of a GeoTIFF, where they can be read. All in another process: GDAL does not bear every library that tests load."""
+    """Of a GeoTIFF, where they can be read."""
     kind = "tif" if find_spec("rasterio") else "npy"
     script = Path(__file__).with_name("killed_prediction.py")
     done = subprocess.run([sys.executable, script, image, kind], capture_output=True, text=True)

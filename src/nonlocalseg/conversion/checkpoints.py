@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from nonlocalseg.labels import Palette
 from nonlocalseg.models.creation import build, class_names, resolve
 from nonlocalseg.models.hub import check_before_building, load_weights
 from nonlocalseg.models.segmenter import Segmenter
-from nonlocalseg.values import changed
+from nonlocalseg.values import changed, is_mapping, is_row
 
 SOURCES = ("mmseg", "ann-official", "gald-official")
 _FIRST = ("conv1.0", "conv1", "conv_stem")
@@ -79,7 +79,7 @@ def described(
     text = meta.get("cfg", meta.get("config"))
     if config is None and isinstance(text, str) and text.strip():
         config = parse(text)
-    elif config is None and isinstance(text, Mapping):
+    elif config is None and is_mapping(text):
         config = text
     if config is not None and "model" in config:
         return from_mmseg_config(config)
@@ -113,7 +113,7 @@ def _names(meta: Mapping[str, object], count: int) -> list[str] | None:
 
 def _colours(meta: Mapping[str, object], count: int) -> Palette | None:
     """Colours, three numbers from 0 to 255, where there is one for each class."""
-    found = [tuple(colour) if isinstance(colour, (list, tuple)) else () for colour in _of_meta(meta, "palette")]
+    found = [tuple(colour) if is_row(colour) else () for colour in _of_meta(meta, "palette")]
     valid = all(len(c) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in c) for c in found)
     return found if valid and len(found) == count else None
 
@@ -121,6 +121,6 @@ def _colours(meta: Mapping[str, object], count: int) -> Palette | None:
 def _of_meta(meta: Mapping[str, object], name: str) -> list[object]:
     """An entry of 1.x's meta data or 0.x's; nothing where it is no list."""
     inner = meta.get("dataset_meta")
-    value = inner.get(name) if isinstance(inner, Mapping) else None
+    value = inner.get(name) if is_mapping(inner) else None
     value = value if value is not None else meta.get(name.upper(), meta.get(name))
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    return list(cast(Iterable[object], value)) if isinstance(value, Iterable) and not isinstance(value, str) else []

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator
 
 from nonlocalseg.choices import pick
-from nonlocalseg.values import Metavar, changed, from_plain, names_of, value
+from nonlocalseg.values import Metavar, changed, from_plain, is_mapping, is_row, names_of, value
 
 if TYPE_CHECKING:
     from nonlocalseg.data.dataset import DatasetOptions, Labels, SegmentationDataset, Transform
@@ -27,15 +27,15 @@ LARGEST = 1 << 20
 
 def _absolute(given: object) -> object:
     """A folder as it is found from everywhere, so that what is written down stays true."""
-    path = os.fspath(given) if isinstance(given, os.PathLike) else given
+    path: object = os.fspath(cast("os.PathLike[str]", given)) if isinstance(given, os.PathLike) else given
     return os.path.abspath(os.path.expanduser(path)) if isinstance(path, str) else path
 
 
 def _plain(given: object) -> object:
     """Lists, as YAML and JSON have them, as tuples: what is written and read again stays equal."""
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         return given
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in given.items()}
+    return {name: tuple(item) if is_row(item) else item for name, item in given.items()}
 
 
 @value
@@ -48,7 +48,7 @@ class DataSource:
     "Folder of the data; not needed where the data set is drawn."
     split: str = "val"
     "Split that is read; several are joined with +, as in train+val."
-    data_options: Annotated[dict[str, object], BeforeValidator(_plain)] = field(default_factory=dict)
+    data_options: Annotated[dict[str, object], BeforeValidator(_plain)] = field(default_factory=dict[str, object])
     "Further options of the data set, such as length=200."
 
     def describe(self) -> str:
@@ -152,16 +152,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # a few lines of them fill any memory
             raise ValueError("it has aliases (*name); write out what they stand for")
-        content = yaml.safe_load(text)
+        content: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} is no recipe.yaml: {' '.join(str(error).split())}") from error
-    phases = content.get("phases") if isinstance(content, dict) else None
-    if not isinstance(phases, list) or not phases:
+    phases = content.get("phases") if is_mapping(content) else None
+    if not is_row(phases) or not phases:
         raise ValueError(f"{path} is no recipe.yaml: it lists no phases; give the recipe.yaml of a run")
     for phase in phases:
-        if not isinstance(phase, dict):
+        if not is_mapping(phase):
             raise ValueError(f"{path}: phases: expected names and values, found {type(phase).__name__}")
-    return content
+    return dict(content)
 
 
 def source_of_run(run: str | Path) -> DataSource | None:

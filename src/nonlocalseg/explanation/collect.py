@@ -50,7 +50,7 @@ class RegionAttention:
 
     def top(self, count: int = 5) -> list[int]:
         """Indices of the largest weights, the largest first."""
-        return self.weights.topk(min(count, len(self.weights))).indices.tolist()
+        return [int(index) for index in self.weights.topk(min(count, len(self.weights))).indices]
 
     def listed(self, classes: Sequence[str], count: int = 5) -> list[tuple[int, str]]:
         """Index and description of the largest weights: level, place, weight and predicted class."""
@@ -59,7 +59,7 @@ class RegionAttention:
     def _described(self, index: int, classes: Sequence[str]) -> str:
         n, found = int(self.levels[index]), int(self.classes[index])
         first = int((self.levels == n).nonzero()[0])
-        left, top, right, bottom = (round(side) for side in self.boxes[index].tolist())
+        left, top, right, bottom = (round(float(side)) for side in self.boxes[index])
         if n:
             place = f"{n} × {n}, row {(index - first) // n + 1}, column {(index - first) % n + 1}"
         else:
@@ -86,9 +86,10 @@ class LocalAttention:
 
     def listed(self, classes: Sequence[str], count: int = 5) -> list[str]:
         """The largest weights in words: predicted class, and place among the neighbours."""
-        middle, found = len(self.weights) // 2, []
-        for index in self.weights.flatten().topk(min(count, self.weights.numel())).indices.tolist():
-            row, column = divmod(index, len(self.weights))
+        middle = len(self.weights) // 2
+        found: list[str] = []
+        for index in self.weights.flatten().topk(min(count, self.weights.numel())).indices:
+            row, column = divmod(int(index), len(self.weights))
             number = int(self.classes[row, column])
             name = "outside the map" if number == IGNORE or not self.inside[row, column] else classes[number]
             place = "the pixel itself" if row == column == middle else f"{_offset(row - middle, column - middle)}"
@@ -277,8 +278,8 @@ def _offset(down: int, right: int) -> str:
 def _majorities(boxes: Tensor, prediction: Tensor) -> Tensor:
     """The commonest class in each box [S, 4] of a prediction [H, W]: int64 [S], 255 for an empty box."""
     mask = prediction.numpy()
-    found = []
-    for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
+    found: list[int] = []
+    for left, top, right, bottom in boxes.round().long().clamp(min=0).numpy():
         part = mask[top:bottom, left:right]
         found.append(int(np.bincount(part.ravel()).argmax()) if part.size else IGNORE)
     return torch.tensor(found)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nonlocalseg.exporting.onnx_quantisation import parts_of, quiet
+from nonlocalseg.exporting.openvino_file import openvino_core
 from nonlocalseg.extras import needing
 from nonlocalseg.runtime import cpu_has_vnni
 
@@ -46,7 +47,7 @@ class OpenVINOQuantiser:
         patterns = [f"^{re.escape(node)}(/.*)?$" for node in kept]
         with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its bars
             quantised = nncf.quantize(
-                openvino.Core().read_model(self.source),
+                openvino_core().read_model(self.source),
                 nncf.Dataset(self.images, lambda image: image.numpy()),
                 subset_size=len(self.images),
                 ignored_scope=nncf.IgnoredScope(patterns=patterns, validate=False),

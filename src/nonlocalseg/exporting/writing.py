@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,11 +108,12 @@ def export(
             quantised = _quantised(kind, program, temporary, reference, calibrate)
         opened = kind.open(temporary)
         tried = _compared(opened, reference, form, path)
+        red, green, blue = model.mean.flatten()
         passport = Passport(
             form=form,
             classes=model.classes,
             palette=model.palette,
-            mean=tuple(model.mean.flatten().tolist()),
+            mean=(float(red), float(green), float(blue)),
             align_corners=model.align_corners,
             view=form.view_of(model.view),
             model=None if model.config is None else {"format_version": FORMAT_VERSION, **plain(model.config)},
@@ -179,7 +180,7 @@ def _versions(kind: Format, form: Form) -> dict[str, str]:
 
 
 @contextmanager
-def _together(path: Path) -> Iterator[Path]:
+def _together(path: Path) -> Generator[Path, None, None]:
     """A path of the same name in a folder of its own beside `path`: what lies there at the end takes its place, the file
     itself last; nothing does where the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Clip:
     def sounds(self) -> Sequence[AudioStream]:
         return self._container.streams.audio
 
-    def frames(self, hear: Callable[[Packet], None] | None = None) -> Iterator[Frame]:
+    def frames(self, hear: Callable[[Packet[Any]], None] | None = None) -> Iterator[Frame]:
         """The frames in the order in which they are shown, one at a time in memory, each later than the one before.
 
         hear: gets the packets of sound between them, still encoded, in time with the frames. Raises ValueError where
@@ -104,7 +104,7 @@ class Clip:
         if self._last is None:
             raise ValueError(f"{self.name}: no frame of it can be decoded; the file is empty or damaged")
 
-    def _in_time(self, packet: Packet) -> Packet:
+    def _in_time(self, packet: Packet[Any]) -> Packet[Any]:
         shift = self._shift(packet.time_base)
         packet.dts = None if packet.dts is None else packet.dts - shift
         packet.pts = None if packet.pts is None else packet.pts - shift

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -239,7 +239,7 @@ def _counted(path: Path, num_classes: int) -> list[int]:
 
 
 @contextmanager
-def _told(total: int, label: str, quiet: bool) -> Iterator[Callable[[], None]]:
+def _told(total: int, label: str, quiet: bool) -> Generator[Callable[[], None], None, None]:
     """A function that counts one more of so many on standard error."""
     steps = (step for step in track(range(total), label, total, quiet))
     try:

@@ -62,7 +62,7 @@ class Prediction:
 
     def areas(self) -> list[Area]:
         """The classes that occur, the largest first."""
-        counts = torch.bincount(self.mask.flatten()).tolist()
+        counts = [int(count) for count in torch.bincount(self.mask.flatten())]
         present = sorted((index for index, count in enumerate(counts) if count), key=lambda index: -counts[index])
         names = dict(enumerate(self.classes))
         total = self.mask.numel()
@@ -216,7 +216,8 @@ class _Lent:
         """float32 [K, H, W]."""
         with torch.no_grad():
             scores = seen.scores()[0]
-            for strip in scores.split(STRIP_ROWS, dim=1) if view.average == "logits" else ():
+            for top in range(0, scores.shape[1], STRIP_ROWS) if view.average == "logits" else ():
+                strip = scores[:, top : top + STRIP_ROWS]
                 strip.copy_(strip.softmax(0))
         return scores.cpu()
 
@@ -226,7 +227,8 @@ def _pixels(picture: Picture) -> np.ndarray:
     if isinstance(picture, (str, Path)):
         return read_image(picture)
     array = rgb(picture) if isinstance(picture, Image.Image) else picture
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+    known = isinstance(array, np.ndarray)  # pyright: ignore[reportUnnecessaryIsInstance]  # not of callers without types
+    if not known or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         found = f"{array.dtype} {list(array.shape)}" if hasattr(array, "dtype") else type(array).__name__
         raise ValueError(f"image: {found}; give a path, a picture of Pillow's or an RGB array uint8 [H, W, 3]")
     return array

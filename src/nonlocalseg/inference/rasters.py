@@ -75,7 +75,7 @@ class RasterReader:
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         with opened(self.path) as dataset:
-            self.size = (dataset.height, dataset.width)
+            self.size: tuple[int, int] = (dataset.height, dataset.width)
             self.note = ""
             self._check_blocks(dataset)
             self._indices = self._seen(dataset)

@@ -38,7 +38,7 @@ class TensorReader:
 
     def __init__(self, image: Tensor) -> None:
         self._image = image
-        self.size = (image.shape[-2], image.shape[-1])
+        self.size: tuple[int, int] = (image.shape[-2], image.shape[-1])
 
     def read(self, window: Window) -> Tensor:
         return self._image[window.area]
@@ -51,7 +51,7 @@ class ArrayReader:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"{name}: {array.dtype} {list(array.shape)}; an image is an RGB array uint8 [H, W, 3]")
         self._array = array
-        self.size = (array.shape[0], array.shape[1])
+        self.size: tuple[int, int] = (array.shape[0], array.shape[1])
 
     def read(self, window: Window) -> Tensor:
         part = self._array[window.top : window.bottom, window.left : window.right]
@@ -63,7 +63,7 @@ class FileReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.size = ArrayReader(self._opened(), str(path)).size
+        self.size: tuple[int, int] = ArrayReader(self._opened(), str(path)).size
 
     def read(self, window: Window) -> Tensor:
         return ArrayReader(self._opened()).read(window)  # opened anew: what is mapped counts as memory

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Recording:
         self._path, self._clip, self._coding = named, clip, coding_of(named, kind)
         self._container = av.open(str(path), "w")
         self._picture: VideoStream | None = None
-        self._early: list[Packet] = []
+        self._early: list[Packet[Any]] = []
         for sound in clip.sounds:
             if _codec_of(sound) not in self._container.supported_codecs:
                 self._container.close()
@@ -97,7 +97,7 @@ class Recording:
             encoded.pts, encoded.time_base = frame.ticks, frame.unit
             self._container.mux(self._picture.encode(encoded))
 
-    def hear(self, packet: Packet) -> None:
+    def hear(self, packet: Packet[Any]) -> None:
         """A packet of sound, as `Clip.frames` gives it."""
         with _written(self._path):
             if self._picture is None:  # a file's header is written once, when the size of the frames is known
@@ -143,7 +143,7 @@ class Recording:
         more = [(0, side % 2 if self._coding.even else 0) for side in picture.shape[:2]]
         return np.pad(picture, [*more, (0, 0)][: picture.ndim], mode="edge") if any(map(any, more)) else picture
 
-    def _mux(self, packet: Packet) -> None:
+    def _mux(self, packet: Packet[Any]) -> None:
         packet.stream = self._sounds[packet.stream.index]
         self._container.mux(packet)
 

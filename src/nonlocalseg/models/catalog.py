@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nonlocalseg.heads.ann import (
     AFNBOptions,
@@ -38,7 +39,7 @@ class Model:
     """A key of `MODELS`: the head, and its options as they are unless others are given."""
 
     description: str
-    head: type[Head]
+    head: type[Head[Any]]
     options: HeadOptions
 
 

@@ -76,7 +76,7 @@ class NetworkOptions:
 
     def idle_network(self) -> frozenset[str]:
         """Names of the fields that have no effect with the others as they are."""
-        heads = frozenset() if self.auxiliary else {"auxiliary_channels", "auxiliary_bias", "auxiliary_dropout"}
+        heads: set[str] = set() if self.auxiliary else {"auxiliary_channels", "auxiliary_bias", "auxiliary_dropout"}
         return frozenset(heads | (set() if self.multi_grid else {"multi_grid_multiplies"}))
 
 

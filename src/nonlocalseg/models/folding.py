@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nonlocalseg.blocks.basic import Affine, ConvNormAct
 from nonlocalseg.blocks.folding import fold_norm, fold_out, fused
@@ -48,7 +49,7 @@ def fold_in_place(model: Segmenter) -> None:
         if isinstance(module, AttendingBlock):
             fold_out(module)
     model.head.fold()
-    for name, module in list(model.head.named_modules()):
+    for name, module in _named(model.head):
         if isinstance(module, nn.BatchNorm2d):
             _replace(model.head, name, Affine.of(module))
     model.requires_grad_(False)
@@ -63,7 +64,7 @@ def _fold_backbone(backbone: Backbone) -> None:
     parameter = next(body.parameters())
     image = torch.rand(1, 3, *backbone.padded_size(64, 64), dtype=parameter.dtype, device=parameter.device)
     pairs, before = _pairs(body, image)
-    modules = dict(body.named_modules())
+    modules = dict(_named(body))
     for conv_name, norm_name in pairs:
         conv, norm = modules[conv_name], modules[norm_name]
         assert isinstance(conv, nn.Conv2d)
@@ -75,13 +76,18 @@ def _fold_backbone(backbone: Backbone) -> None:
             raise ValueError("this backbone's batch norm cannot be folded: it does more than follow its convolution")
 
 
+def _named(root: Any) -> list[tuple[str, nn.Module]]:
+    """All modules by name; torch's own annotation does not say what they are."""
+    return list(root.named_modules())
+
+
 def _pairs(body: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], list[Tensor]]:
     """(convolution, norm) names found by following one image, and the features."""
     made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that ids stay unique
     readers: dict[int, list[tuple[str, nn.Module]]] = {}
-    handles = []
-    for name, module in body.named_modules():
-        if any(module.children()) and not isinstance(module, nn.BatchNorm2d):
+    handles: list[RemovableHandle] = []
+    for name, module in _named(body):
+        if len(list(module.children())) and not isinstance(module, nn.BatchNorm2d):
             continue
 
         def read(module: nn.Module, inputs: Any, name: str = name) -> None:
@@ -94,13 +100,14 @@ def _pairs(body: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], list[
                 made[id(output)] = (name, output)
                 readers.pop(id(output), None)  # those of an earlier tensor at this place in memory
 
-        handles += [module.register_forward_pre_hook(read), module.register_forward_hook(write)]
+        watched: Any = module  # torch does not say what hooks take
+        handles += [watched.register_forward_pre_hook(read), watched.register_forward_hook(write)]
     try:
         features = body(image)
     finally:
         for handle in handles:
             handle.remove()
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     returned = {id(x) for x in features}  # GhostNet's first stage is a convolution's result before its norm
     for key, (conv_name, _) in made.items():
         consumers = readers.get(key, [])

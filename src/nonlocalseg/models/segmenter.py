@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +63,8 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        head: Head,
-        auxiliary: Head | None,
+        head: Head[Any],
+        auxiliary: Head[Any] | None,
         classes: tuple[str, ...],
         palette: tuple[tuple[int, int, int], ...],
         mean: tuple[float, ...] = (0.485, 0.456, 0.406),

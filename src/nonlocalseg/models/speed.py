@@ -82,7 +82,7 @@ def speed_up(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:
     cost MobileNetV2 0.7 points of mIoU. Compiled on GPUs only: on a CPU it takes longer than most jobs gain. The scores
     differ from the model's own by half precision's rounding.
     """
-    if not isinstance(model, Segmenter):
+    if not isinstance(model, Segmenter):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers have types
         raise ValueError("--fast is for models that are networks; an exported file is as fast as its runtime makes it")
     device = torch.device(device)
     choices = ["folded", "channels_last"]

@@ -8,11 +8,9 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from torch import nn
 
 from nonlocalseg.explanation.subject import short_names
 from nonlocalseg.extras import needing
@@ -86,7 +84,7 @@ def opened(
 ) -> Served:
     """A model, ready to answer. Raises ValueError for one that does not say its classes."""
     where, model = pick_device(device), from_pretrained(path)
-    model = evaluated(model.to(where) if isinstance(model, nn.Module) else model)
+    model = evaluated(model.to(where))
     classes = tuple(getattr(model, "classes", None) or ())
     if not classes:
         raise ValueError(f"{path}: the model does not say its classes; save it with create_model(classes=[...])")
@@ -111,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[None]:
+def temporary_folder() -> Generator[None, None, None]:
     """A folder of this server's own for all temporary files of it and its libraries, which goes with it."""
     kept = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "TMPDIR")}
     before = tempfile.tempdir
@@ -138,7 +136,7 @@ async def _run(app: FastAPI, listening: socket.socket, ready: Callable[[], None]
                 ready()
 
         @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
+        def capture_signals(self) -> Generator[None, None, None]:
             """uvicorn's own raises the signal once more when all is done, which would end in a killed process."""
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,8 @@ from nonlocalseg.values import (
     Precision,
     changed,
     from_plain,
+    is_mapping,
+    is_row,
     names_of,
     options_of,
     plain,
@@ -36,16 +38,16 @@ def _each_once(given: object) -> object:
     """One text stands for a list of it; nothing is kept twice."""
     if isinstance(given, str):
         return (given,)
-    if not isinstance(given, (list, tuple)):
+    if not is_row(given):
         return given
     return tuple(item for place, item in enumerate(given) if item not in given[:place])
 
 
 def _tuples(given: object) -> object:
     """Lists, as YAML and JSON hold them, as tuples."""
-    if isinstance(given, (list, tuple)):
+    if is_row(given):
         return tuple(_tuples(item) for item in given)
-    return {name: _tuples(item) for name, item in given.items()} if isinstance(given, Mapping) else given
+    return {name: _tuples(item) for name, item in given.items()} if is_mapping(given) else given
 
 
 @value
@@ -61,7 +63,7 @@ class Plan:
     backbone: Annotated[str, Metavar("NAME")] = "resnet50c"
     """Any timm backbone with `features_only`."""
 
-    model_options: Annotated[dict[str, object], BeforeValidator(_tuples)] = field(default_factory=dict)
+    model_options: Annotated[dict[str, object], BeforeValidator(_tuples)] = field(default_factory=dict[str, object])
     """Further options of the model, such as key_channels=128."""
 
     pretrained: bool | None = None
@@ -162,7 +164,7 @@ def resolve(source: str | Path | None, given: Mapping[str, object]) -> Plan:
 
 def _mapping(given: Mapping[str, object], name: str) -> dict[str, object]:
     found = given.get(name, {})
-    if not isinstance(found, Mapping):
+    if not is_mapping(found):
         raise ValueError(f"{name}: {found!r} is not names with values")
     return {str(key): item for key, item in found.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from nonlocalseg.training.loggers import check_installed
 from nonlocalseg.training.plan import Plan, read_plan, resolve, write_plan
 from nonlocalseg.training.signals import leaving_at_once
 from nonlocalseg.training.trainer import Fitted, fit_phase, start_model
-from nonlocalseg.values import changed
+from nonlocalseg.values import changed, is_mapping, is_row
 from nonlocalseg.zoo.pretrained import pretrained_network
 
 
@@ -111,7 +111,7 @@ def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
         if asked != value:
             raise ValueError(f"{plan.init_from} has {name} {value}, not {asked}: leave out --{name}, or --init-from")
     known, options = {"wiring": config.wiring, **config.flat()}, given.get("model_options")
-    for name, asked in options.items() if isinstance(options, Mapping) else ():
+    for name, asked in options.items() if is_mapping(options) else ():
         attached = name == "stage_heads" and known.get(name) is False
         if _listed(asked) != known.get(name) and not attached:
             raise ValueError(
@@ -122,7 +122,7 @@ def _with_saved_model(plan: Plan, given: Mapping[str, object]) -> Plan:
 
 def _listed(value: object) -> object:
     """Tuples as the lists that JSON keeps."""
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if is_row(value) else value
 
 
 def _on_this_machine(plan: Plan) -> Plan:
@@ -201,7 +201,7 @@ def _over(folder: RunFolder, index: int, phase: Phase) -> bool:
 
 
 @contextmanager
-def _claimed(folder: RunFolder, plan: Plan) -> Iterator[None]:
+def _claimed(folder: RunFolder, plan: Plan) -> Generator[None, None, None]:
     """The folder, made, with its recipe from the first moment on; gone again after a failure that leaves nothing to go on
     from."""
     folder.claim()
@@ -218,7 +218,7 @@ def _claimed(folder: RunFolder, plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def _quiet_lightning() -> Generator[None, None, None]:
     """Without Lightning's tips and warnings: ours say what a user can act on."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
