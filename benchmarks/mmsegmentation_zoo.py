@@ -7,8 +7,8 @@ mmsegmentation's config, filled with drawn weights and written as the file that 
 a folder as a mirror, converted and saved, and `nonlocalseg predict` labels the photographs as the entry says.
 
 Drawn weights would give every pixel the same class by a hair's breadth. So batch norms take the statistics of crops of the
-photographs, as a training would have left them, the residual branches are scaled by 0.2, since with 1 the network
-blows up rounding until mmsegmentation's own float32 and float64 differ by 4e-4, parts that begin at zero are drawn, and the
+photographs, as a training would have left them, residual branches and queries behind batch norms are scaled by 0.2, since
+with 1 the network blows up rounding until mmsegmentation's own float32 and float64 differ by 4e-4, parts that begin at zero are drawn, and the
 classifier is scaled until each class has mean 0 and deviation 1 over all photographs.
 Differences of scores are in these units.
 """
@@ -51,8 +51,8 @@ HEADINGS = {
     "error": "difference of scores",
 }
 SAME, EXACT = 99.99, 1e-4
-CROP, CROPS = 128, 4
-BRANCH = 0.2
+CROP, CROPS = 256, 4
+BRANCH, QUERIES = 0.2, 0.05
 
 
 def of_every_head() -> dict[str, Entry]:
@@ -106,6 +106,9 @@ def draw(model: Any, photographs: Sequence[np.ndarray]) -> None:
     for name, part in model.backbone.named_modules():
         if name.startswith("layer") and name.endswith(".bn3"):
             part.weight.fill_(BRANCH)
+    for name, part in model.decode_head.named_modules():
+        if "query_project" in name and isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.weight.fill_(QUERIES)
     mean, std = (
         torch.tensor(numbers).view(3, 1, 1) for numbers in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     )

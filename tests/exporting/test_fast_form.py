@@ -81,6 +81,16 @@ def test_a_damaged_file_is_made_anew(model, cache, monkeypatch):
     assert fastest(model).choices[1].startswith("OpenVINO")
 
 
+def test_what_a_killed_process_left_goes(model, tmp_path, monkeypatch):
+    left = tmp_path / "making-1" / "network.xml"
+    left.parent.mkdir()
+    left.touch()
+    monkeypatch.setattr(module, "trace", refused)
+    with pytest.raises(ValueError, match="not exported"):
+        module._write(model, tmp_path / "network.xml")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_that_differs_is_not_kept(model, cache, made, monkeypatch):
     """The file of other weights, as a faulty converter would write."""
     (network,) = made.rglob("network.xml")

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.values import plain
 
 NEEDED = ("openvino", "onnx", "onnxscript")
+_MAKING = "making-"
 
 
 class CoarseGraph(Graph):
@@ -74,7 +76,9 @@ def _kept(model: Segmenter) -> Callable[[Tensor], Tensor]:
 
 
 def _write(model: Segmenter, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    for left in path.parent.glob(f"{_MAKING}*"):  # by a process that was killed; the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_MAKING, dir=path.parent) as folder:
         made = Path(folder) / path.name
         write_openvino(trace(CoarseGraph.of(model, Form())), made, half=False)
         run, plain_graph = open_openvino(made).run, CoarseGraph.of(model, Form(fold=False))
