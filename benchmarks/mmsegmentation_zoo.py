@@ -7,9 +7,10 @@ mmsegmentation's config, filled with drawn weights and written as the file that 
 a folder as a mirror, converted and saved, and `nonlocalseg predict` labels the photographs as the entry says.
 
 Drawn weights would give every pixel the same class by a hair's breadth. So batch norms take the statistics of crops of the
-photographs, as a training would have left them, residual branches and queries behind batch norms are scaled by 0.2, since
-with 1 the network blows up rounding until mmsegmentation's own float32 and float64 differ by 4e-4, parts that begin at zero are drawn, and the
-classifier is scaled until each class has mean 0 and deviation 1 over all photographs.
+photographs, as a training would have left them, residual branches are scaled by 0.2 and queries behind batch norms by 0.05,
+since with 1 the network blows up rounding until mmsegmentation's own float32 and float64 differ by 4e-4 (8e-4 in isa),
+parts that begin at zero are drawn, and the classifier is scaled until each class has mean 0 and deviation 1 over all
+photographs.
 Differences of scores are in these units.
 """
 
@@ -51,7 +52,9 @@ HEADINGS = {
     "error": "difference of scores",
 }
 SAME, EXACT = 99.99, 1e-4
-CROP, CROPS = 256, 4
+CROP, CROPS = 128, 4
+WINDOWED = {"isa": 256}
+"""Crops that hold many of the windows that a head attends in, where it does."""
 BRANCH, QUERIES = 0.2, 0.05
 
 
@@ -78,7 +81,7 @@ def their_model(entry: Entry, photographs: Sequence[np.ndarray]) -> Any:
         warnings.simplefilter("ignore")  # it misses class names, which are not compared
         model = init_model(config, device="cpu")
     without_operators(model)
-    draw(model, photographs)
+    draw(model, photographs, WINDOWED.get(entry.model, CROP))
     return model
 
 
@@ -92,7 +95,7 @@ def without_processes(given: Any) -> Any:
 
 
 @torch.no_grad()
-def draw(model: Any, photographs: Sequence[np.ndarray]) -> None:
+def draw(model: Any, photographs: Sequence[np.ndarray], side: int) -> None:
     """Weights that tell pixels apart: see above."""
     for parameter in model.parameters():
         if not parameter.any() and parameter.ndim != 1:
@@ -113,7 +116,7 @@ def draw(model: Any, photographs: Sequence[np.ndarray]) -> None:
         torch.tensor(numbers).view(3, 1, 1) for numbers in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     )
     wholes = [(channels_first(photograph).float() - mean) / std for photograph in photographs]
-    crops = torch.stack([whole[:, y : y + CROP, x : x + CROP] for whole in wholes for y, x in corners(whole)])
+    crops = torch.stack([whole[:, y : y + side, x : x + side] for whole in wholes for y, x in corners(whole, side)])
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
@@ -131,9 +134,9 @@ def draw(model: Any, photographs: Sequence[np.ndarray]) -> None:
         head.conv_seg.weight.div_(found.std(1)[:, None, None, None])
 
 
-def corners(whole: Tensor) -> list[tuple[int, int]]:
+def corners(whole: Tensor, side: int) -> list[tuple[int, int]]:
     """Of crops that do not overlap."""
-    rows, columns = (range(0, size - CROP + 1, CROP) for size in whole.shape[1:])
+    rows, columns = (range(0, size - side + 1, side) for size in whole.shape[1:])
     return list(itertools.product(rows, columns))[:CROPS]
 
 

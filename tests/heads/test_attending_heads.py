@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nonlocalseg as nls
-from nonlocalseg.blocks import expectation
 from nonlocalseg.blocks.expectation import ExpectationMaximisation
-from nonlocalseg.blocks.reference_attention import expectation_maximisation
 from nonlocalseg.models.catalog import MODELS
 
 ATTENDING = ("danet", "dnl", "ccnet", "isa", "emanet", "psanet", "encnet", "gcnet")
@@ -59,16 +57,6 @@ def test_bases_move_in_training_alone():
     block.train()(x)
     mean = torch.nn.functional.normalize(found.mean(0, keepdim=True), dim=1)
     torch.testing.assert_close(block.bases, 0.75 * before + 0.25 * mean)
-
-
-def test_bases_found_piece_by_piece_are_those_of_all_positions(monkeypatch):
-    """More positions than a processor's cache holds, and a last piece that is smaller."""
-    torch.manual_seed(0)
-    block, x = ExpectationMaximisation(6, 4).double().eval(), torch.randn(2, 6, 5, 7, dtype=torch.float64)
-    whole = block(x)
-    monkeypatch.setattr(expectation, "_POSITIONS", 8)
-    torch.testing.assert_close(block(x), whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(block(x), expectation_maximisation(block, x), rtol=1e-12, atol=1e-12)
 
 
 def _learn(rank: int, folder: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +9,6 @@ from torch import Tensor, nn
 from nonlocalseg.blocks.attended import Attended
 from nonlocalseg.blocks.tiles import Sums, Tile, total
 from nonlocalseg.runtime import mean_over_processes
-
-_POSITIONS = 512
 
 
 class ExpectationMaximisation(nn.Module):
@@ -35,25 +31,26 @@ class ExpectationMaximisation(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, tile: Tile | None = None) -> Tensor:
-        bases = before = self.bases.to(x.dtype).expand(x.shape[0], -1, -1)
-        found: list[Tensor] = []
+        bases = self.bases.to(x.dtype).expand(x.shape[0], -1, -1)
+        assignment = bases[:, :0]
         for _ in range(self.iterations):
-            found.clear()
-            sums, weights = total(tile, lambda now=bases: self.gather(x, now, found, tile)).parts
-            before, bases = bases, F.normalize(sums / weights.clamp(min=1e-12), dim=1)
+            del assignment  # while the next one is found
+            assignment = _assigned(x, bases)
+            sums, weights = total(tile, lambda now=(assignment, bases): self.gather(x, now, tile)).parts
+            bases = F.normalize(sums / weights.clamp(min=1e-12), dim=1)
         if self.training:
             mean = mean_over_processes(bases.mean(0, keepdim=True).to(self.bases))
             self.bases.lerp_(F.normalize(mean, dim=1), self.momentum)
-        assignment = torch.cat(found, 1) if tile is None else _assigned(x.flatten(2), before)
-        found.clear()
         return (bases @ assignment.transpose(1, 2)).unflatten(2, x.shape[-2:])
 
-    def gather(self, x: Tensor, bases: Tensor, found: list[Tensor], tile: Tile | None = None) -> Sums:
-        """sum_n z_nk x_n `[B, C, K]` and sum_n z_nk `[B, 1, K]` for these bases, of the tile's core; the z are added to
-        what is `found`, in pieces of which each is still in a processor's cache when it is used again."""
-        points = (x if tile is None else tile.own(x)).flatten(2)
-        pieces = [points] if torch.compiler.is_compiling() else points.split(_POSITIONS, 2)
-        return reduce(Sums.merged, (_gathered(piece, bases, found) for piece in pieces))
+    def gather(self, x: Tensor, now: tuple[Tensor, Tensor], tile: Tile | None = None) -> Sums:
+        """sum_n z_nk x_n `[B, C, K]` and sum_n z_nk `[B, 1, K]` of the assignment and the bases as they are `now`; of the
+        tile's core."""
+        assignment, bases = now
+        if tile is not None:
+            x = tile.own(x)
+            assignment = _assigned(x, bases)
+        return Sums(x.flatten(2) @ assignment, assignment.sum(1, keepdim=True))
 
     def _found(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Bases `[B, C, K]`, the assignment of positions to them `[B, N, K]`, and that divided by its sum over N."""
@@ -61,7 +58,7 @@ class ExpectationMaximisation(nn.Module):
         bases = self.bases.to(x.dtype).expand(x.shape[0], -1, -1)
         assignment = share = bases[:, :0]
         for _ in range(self.iterations):
-            assignment = _assigned(points, bases)
+            assignment = _assigned(x, bases)
             share = F.normalize(assignment, p=1.0, dim=1)
             bases = F.normalize(points @ share, dim=1)
         return bases, assignment, share
@@ -77,11 +74,9 @@ class ExpectationMaximisation(nn.Module):
         return Attended.of_regions(weights, x, x, None)
 
 
-def _gathered(piece: Tensor, bases: Tensor, found: list[Tensor]) -> Sums:
-    found.append(_assigned(piece, bases))
-    return Sums(piece @ found[-1], found[-1].sum(1, keepdim=True))
-
-
-def _assigned(points: Tensor, bases: Tensor) -> Tensor:
-    """z `[B, N, K]` of `[B, C, N]`: how much of each position belongs to each base."""
-    return (points.transpose(1, 2) @ bases).softmax(2)
+def _assigned(x: Tensor, bases: Tensor) -> Tensor:
+    """z `[B, N, K]`: how much of each position belongs to each base."""
+    logits = x.flatten(2).transpose(1, 2) @ bases
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return logits.softmax(2)
+    return torch.softmax(logits, 2, out=logits)

@@ -24,6 +24,7 @@ from nonlocalseg.timing.tables import Row
 
 _CLEAR, _STATUS, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/meminfo")
 _MMAP_THRESHOLD = -3  # glibc's number for it
+_SETTLED = 3  # runs until what libraries keep for themselves, some MB, no longer grows
 _SHORTEST = 0.02  # seconds that one sample takes at least
 
 
@@ -48,10 +49,11 @@ def compare(cases: Sequence[Case], device: torch.device, repeat: int = 5, overal
     seconds are the median of `repeat` rounds in each of which every case runs in turn, after two warm-up runs;
     `spread` is half the distance from the fastest round to the slowest, as a share of the median. ratio is the time
     of `against` divided by this one, both as printed, and `overall_ratio` that of the case `overall`. cpu_seconds
-    are processor time, all threads together, which a busy machine disturbs less. memory is the most that the
-    device's memory in use grew during a run, in bytes, extra_memory the same without the results; None where the
-    system does not tell. error is the largest difference to the results of `against`, relative to their largest
-    element. Raises `ValueError` for a `repeat` below 1 and an unknown `against`.
+    are processor time, all threads together, which a busy machine disturbs less. memory is the most that the device's
+    memory in use grew during a run, in bytes, in that of three runs in which it grew least; extra_memory the same
+    without the results; None where the system does not tell. error is the largest difference to the results of
+    `against`, relative to their largest element.
+    Raises `ValueError` for a `repeat` below 1 and an unknown `against`.
     """
     if repeat < 1:
         raise ValueError(f"--repeat: {repeat} rounds; give 1 or more")
@@ -63,7 +65,8 @@ def compare(cases: Sequence[Case], device: torch.device, repeat: int = 5, overal
     _verify(cases, rows)
     for case in cases:
         with torch.set_grad_enabled(case.gradients):
-            rows[case.name] |= dict(zip(("memory", "extra_memory"), peak_memory(case.run, device), strict=True))
+            found = min((peak_memory(case.run, device) for _ in range(_SETTLED)), key=lambda pair: pair[0] or 0)
+            rows[case.name] |= dict(zip(("memory", "extra_memory"), found, strict=True))
     _time(cases, rows, device, repeat, overall)
     return [rows[name] for name in names]
 
