@@ -121,9 +121,7 @@ class CGNL(nn.Module):
         x = x if tile is None else tile.own(x)
         p, g = self.p(x), self.g(x)
         exact = torch.promote_types(p.dtype, torch.float32)
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            products = (p.to(exact) * g.to(exact)).flatten(1).unflatten(1, (self.groups, -1))
-            return Sums(products.sum(2))
+        return Sums((p.to(exact) * g.to(exact)).flatten(1).unflatten(1, (self.groups, -1)).sum(2))
 
     def aggregate(self, x: Tensor, tile: Tile | None = None) -> Tensor:
         """The scalar of every group `[B, groups]`, already divided as the form asks."""

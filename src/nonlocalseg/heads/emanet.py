@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct
 from nonlocalseg.blocks.expectation import ExpectationMaximisation
-from nonlocalseg.blocks.tiles import WHOLE, Tiles
+from nonlocalseg.blocks.tiles import WHOLE, Tile, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch
 from nonlocalseg.values import Count, NotNegative, value
 
@@ -58,10 +58,13 @@ class EMAHead(Head[EMAOptions]):
         return cls(options, channels[5], num_classes)
 
     def forward(self, features: Features, watch: Watch = SILENT, tiles: Tiles = WHOLE) -> Tensor:
-        x = self.reduce(features[5])
-        entered = self.enter(x)
-        watch.attention("bases", "the positions that it is rebuilt from", lambda: self.attention.attended(entered))
-        out = self.refine((x + self.leave(self.attention(entered, tiles.get(5)).relu())).relu())
+        out = self.refine(self._attended(self.reduce(features[5]), watch, tiles.get(5)))
         if self.combine is not None:
             out = self.combine.over(features[5], out)
         return self.classifier(self.dropout(out))
+
+    def _attended(self, x: Tensor, watch: Watch, tile: Tile | None) -> Tensor:
+        """relu(x + W_2 relu(EM(W_1 x))), alone in a method so that no map of it outlives it."""
+        entered = self.enter(x)
+        watch.attention("bases", "the positions that it is rebuilt from", lambda: self.attention.attended(entered))
+        return (x + self.leave(self.attention(entered, tile).relu_())).relu_()
