@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_models import small
 import nonlocalseg as nls
 from nonlocalseg.exporting import fast_form as module
 from nonlocalseg.exporting.fast_form import fastest
+from nonlocalseg.exporting.passport import Latency
 from nonlocalseg.models import speed
 
 pytest.importorskip("openvino")
@@ -23,6 +25,12 @@ def model() -> nls.Segmenter:
     return small("fcn").eval()
 
 
+def taking(*seconds: float) -> Callable[..., Latency]:
+    """In place of `timed`: what is timed first takes the first of these, and so on."""
+    left = iter(seconds)
+    return lambda *_: Latency(height=512, width=512, seconds=next(left), threads=1, processor="")
+
+
 @pytest.fixture(scope="module")
 def made(model, tmp_path_factory) -> Path:
     """A cache in which the network is."""
@@ -30,6 +38,7 @@ def made(model, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("NONLOCALSEG_CACHE", str(folder))
         patched.setattr(speed, "cpu_has_bfloat16", lambda: False)
+        patched.setattr(module, "timed", taking(1, 2))
         fastest(model)
     return folder
 
@@ -78,7 +87,24 @@ def test_a_damaged_file_is_made_anew(model, cache, monkeypatch):
     whole = network.read_bytes()
     network.write_bytes(whole[:100])
     monkeypatch.setattr(module, "_write", lambda _, path: path.write_bytes(whole))
+    monkeypatch.setattr(module, "timed", taking(1, 2))
     assert fastest(model).choices[1].startswith("OpenVINO")
+
+
+def test_torch_where_openvino_is_no_faster(model, cache, monkeypatch):
+    """Known from then on, without a file or another trial."""
+    (network,) = cache.rglob("network.xml")
+    whole = network.read_bytes()
+    network.write_bytes(b"")
+    monkeypatch.setattr(module, "_write", lambda _, path: path.write_bytes(whole))
+    monkeypatch.setattr(module, "timed", taking(2, 1))
+    for _ in range(2):
+        fast = fastest(model)
+        assert fast.choices[-1] == "in torch, not in OpenVINO: 2 s there, 1 s here, for 512x512 pixels"
+        assert not list(cache.rglob("network.*"))
+    images = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images)["out"], model(images)["out"])
 
 
 def test_what_a_killed_process_left_goes(model, tmp_path, monkeypatch):

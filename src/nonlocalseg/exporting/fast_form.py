@@ -1,7 +1,6 @@
 """`fastest()`: what --fast takes: the network as `speed_up` makes it, run by OpenVINO where that is installed and faster.
 
-On a CPU in float32 OpenVINO was 1.3 to 1.4 times as fast as the best of torch (`nonlocalseg benchmark export`). In bfloat16,
-and on GPUs, torch is taken: which layers are rounded is decided here, not by a runtime.
+Whether OpenVINO is faster than torch in float32 depends on the CPU (`nonlocalseg benchmark export`), so it is tried once. In bfloat16, and on GPUs, torch is taken: which layers are rounded is decided here, not by a runtime.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from nonlocalseg.exporting.checking import TOLERANCE, compare, tried_sizes
+from nonlocalseg.exporting.checking import TOLERANCE, compare, timed, tried_sizes
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.graph import Graph, trace
 from nonlocalseg.exporting.openvino_file import open_openvino, write_openvino
-from nonlocalseg.files import cache_folder
+from nonlocalseg.files import cache_folder, write_text
 from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.models.speed import SpedUp, speed_up
 from nonlocalseg.values import plain
@@ -43,16 +42,16 @@ class CoarseGraph(Graph):
 def fastest(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:
     """`speed_up(model, device)`; where it would be in float32 on a CPU and the extra export is installed, run by OpenVINO.
 
-    For that the network is exported once, within 1e-4 of its largest logit, and kept in the user's cache folder
-    (`$NONLOCALSEG_CACHE`), by its weights, its config and all versions. Where it cannot be exported, torch runs it, and
-    `choices` says so. Raises ValueError for what is no network of this library.
+    For that the network is exported once, within 1e-4 of its largest logit, timed beside torch, and kept in the user's
+    cache folder (`$NONLOCALSEG_CACHE`), by its weights, its config and all versions. Where it cannot be exported, or is no
+    faster, torch runs it, and `choices` says so. Raises ValueError for what is no network of this library.
     """
     fast = speed_up(model, device)
     ready = all(importlib.util.find_spec(name) is not None for name in NEEDED)
     if torch.device(device).type != "cpu" or fast.precision != torch.float32 or model.config is None or not ready:
         return fast
     try:
-        run = _kept(model)
+        run = _kept(model, fast)
     except (ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         return SpedUp(fast.model, fast.precision, False, (*fast.choices, f"in torch, not in OpenVINO: {reason}"))
@@ -60,19 +59,32 @@ def fastest(model: Segmenter, device: str | torch.device = "cpu") -> SpedUp:
     return SpedUp(fast.model, fast.precision, False, ("folded", f"OpenVINO {version} in float32"), run)
 
 
-def _kept(model: Segmenter) -> Callable[[Tensor], Tensor]:
-    """The network in OpenVINO, from the cache, where it is put if it is not there, or cannot be read."""
+def _kept(model: Segmenter, fast: SpedUp) -> Callable[[Tensor], Tensor]:
+    """The network in OpenVINO, from the cache, where it is put if it is not there, or cannot be read. Raises ValueError
+    where it was, or is now, no faster than in torch."""
     folder = cache_folder() / "fast" / _key(model)
-    path = folder / "network.xml"
+    path, slower = folder / "network.xml", folder / "slower.txt"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        if slower.is_file():
+            raise ValueError(slower.read_text(encoding="utf-8"))
         if path.is_file():
             try:
                 return open_openvino(path).run
             except (ValueError, FileNotFoundError):
                 path.unlink()
         _write(model, path)
-        return open_openvino(path).run
+        run = open_openvino(path).run
+        with torch.no_grad():
+            there, here = timed(run, Form()), timed(lambda images: fast.coarse(images)[0], Form())
+        if there.seconds < here.seconds:
+            return run
+        write_text(
+            slower, f"{there.seconds:.2g} s there, {here.seconds:.2g} s here, for {here.height}x{here.width} pixels"
+        )
+        for suffix in (".bin", ".xml"):
+            path.with_suffix(suffix).unlink()
+        raise ValueError(slower.read_text(encoding="utf-8"))
 
 
 def _write(model: Segmenter, path: Path) -> None:
