@@ -1,6 +1,7 @@
 """`fastest()`: what --fast takes: the network as `speed_up` makes it, run by OpenVINO where that is installed and faster.
 
-Whether OpenVINO is faster than torch in float32 depends on the CPU (`nonlocalseg benchmark export`), so it is tried once. In bfloat16, and on GPUs, torch is taken: which layers are rounded is decided here, not by a runtime.
+Whether OpenVINO is faster than torch in float32 depends on the CPU (`nonlocalseg benchmark export`), so it is tried once. In
+bfloat16, and on GPUs, torch is taken: which layers are rounded is decided here, not by a runtime.
 """
 
 from __future__ import annotations
