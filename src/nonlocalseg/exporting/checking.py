@@ -51,6 +51,17 @@ def compare(run: Run, graph: Graph, batch: int, height: int, width: int) -> Trie
     return Tried(batch=batch, height=height, width=width, error=_error(found, wanted, logits, graph.form))
 
 
+def smallest_taken(run: Run, graph: Graph, form: Form, least: int) -> int:
+    """The first side from `least` up of a square that the file answers as the model does: runtimes do not take each small
+    map that torch takes. At most the least side of those that every file is tried at."""
+    most = min(min(size[1:]) for size in SIZES)
+    for side in range(least, most if form.static is None else least):
+        tried = compare(run, graph, 1, side, side)
+        if tried is None or tried.error <= TOLERANCE[form.precision]:
+            return side
+    return max(least, most) if form.static is None else least
+
+
 def _error(found: Tensor, wanted: Tensor, logits: Tensor, form: Form) -> float:
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return math.inf

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nonlocalseg.exporting.checking import TOLERANCE, compare, timed, tried_sizes
+from nonlocalseg.exporting.checking import TOLERANCE, compare, smallest_taken, timed, tried_sizes
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.formats import Format, format_of
 from nonlocalseg.exporting.graph import Graph, trace
@@ -117,7 +117,7 @@ def export(
             align_corners=model.align_corners,
             view=form.view_of(model.view),
             model=None if model.config is None else {"format_version": FORMAT_VERSION, **plain(model.config)},
-            smallest=kind.smallest(program),
+            smallest=smallest_taken(opened.run, reference, form, kind.smallest(program)),
             parity=tried,
             tolerance=TOLERANCE[form.precision],
             quantised=quantised,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from nonlocalseg.blocks.basic import ConvNormAct, resize
+from nonlocalseg.blocks.joining import interpolation
 from nonlocalseg.blocks.pointwise_spatial import Direction, PointwiseSpatial
 from nonlocalseg.blocks.tiles import WHOLE, Tiles
 from nonlocalseg.heads.base import SILENT, Features, Head, HeadOptions, Watch, whole_only
@@ -73,25 +74,39 @@ class PSAHead(Head[PSAOptions]):
         whole_only(tiles, "every position has a mask of its own over all the others")
         x = features[5]
         size, align_corners = self._smaller(x)
+        change = _resize_either_way if self.by_parity and torch.compiler.is_exporting() else resize
         found = []
         for name, reduce, block in zip(self.directions, self.reduce, self.attention, strict=True):
             assert isinstance(block, PointwiseSpatial)
-            small = resize(reduce(x), size, align_corners)
+            small = change(reduce(x), size, align_corners)
             watch.attention(name, TITLES[name], lambda block=block, small=small: block.attended(small))
             found.append(block(small))
-        out = resize(self.project(torch.cat(found, dim=1)), x.shape[-2:], align_corners)
+        out = change(self.project(torch.cat(found, dim=1)), x.shape[-2:], align_corners)
         return self.classifier(self.dropout(self.combine.over(x, out)))
 
-    def _smaller(self, x: Tensor) -> tuple[tuple[int, int], bool]:
+    def _smaller(self, x: Tensor) -> tuple[tuple[int, int], bool | int]:
         """The size of the map that attends, and whether corners are aligned on the way there and back."""
         (height, width), factor = (x.shape[2], x.shape[3]), self.shrink_factor
         if factor == 1:
             return (height, width), self.align_corners
         if not self.by_parity:
             return ((height - 1) // factor + 1, (width - 1) // factor + 1), self.align_corners
+        if torch.compiler.is_exporting():  # both ways in one graph: odd is 1 where neither side can be divided, else 0
+            rests = [side - side // factor * factor for side in (height, width)]
+            odd = (rests[0] + factor - 1) // factor * ((rests[1] + factor - 1) // factor)
+            return (height // factor + odd, width // factor + odd), odd
         if height % factor and width % factor:
             return ((height - 1) // factor + 1, (width - 1) // factor + 1), True
         return (height // factor, width // factor), False
+
+
+def _resize_either_way(x: Tensor, size: Sequence[int], aligned: int) -> Tensor:
+    """Bilinear resize of which a graph decides whether corners are aligned: where `aligned` is 1, not where it is 0."""
+    rows, columns = (
+        aligned * interpolation(length, target, True, x) + (1 - aligned) * interpolation(length, target, False, x)
+        for length, target in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.T
 
 
 _OTHER: dict[Direction, Direction] = {"collect": "distribute", "distribute": "collect"}
