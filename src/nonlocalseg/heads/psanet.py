@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
@@ -74,14 +74,13 @@ class PSAHead(Head[PSAOptions]):
         whole_only(tiles, "every position has a mask of its own over all the others")
         x = features[5]
         size, align_corners = self._smaller(x)
-        change = _resize_either_way if self.by_parity and torch.compiler.is_exporting() else resize
         found = []
         for name, reduce, block in zip(self.directions, self.reduce, self.attention, strict=True):
             assert isinstance(block, PointwiseSpatial)
-            small = change(reduce(x), size, align_corners)
+            small = _resize(reduce(x), size, align_corners)
             watch.attention(name, TITLES[name], lambda block=block, small=small: block.attended(small))
             found.append(block(small))
-        out = change(self.project(torch.cat(found, dim=1)), x.shape[-2:], align_corners)
+        out = _resize(self.project(torch.cat(found, dim=1)), (x.shape[2], x.shape[3]), align_corners)
         return self.classifier(self.dropout(self.combine.over(x, out)))
 
     def _smaller(self, x: Tensor) -> tuple[tuple[int, int], bool | int]:
@@ -100,8 +99,10 @@ class PSAHead(Head[PSAOptions]):
         return (height // factor, width // factor), False
 
 
-def _resize_either_way(x: Tensor, size: Sequence[int], aligned: int) -> Tensor:
-    """Bilinear resize of which a graph decides whether corners are aligned: where `aligned` is 1, not where it is 0."""
+def _resize(x: Tensor, size: tuple[int, int], aligned: bool | int) -> Tensor:
+    """Bilinear resize; where `aligned` is a number (0: no, 1: yes), a graph decides whether corners are aligned."""
+    if isinstance(aligned, bool):
+        return resize(x, size, aligned)
     rows, columns = (
         aligned * interpolation(length, target, True, x) + (1 - aligned) * interpolation(length, target, False, x)
         for length, target in zip(x.shape[-2:], size, strict=True)
