@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = "running.lock"
@@ -57,3 +58,14 @@ class Lock:
             with suppress(OSError):  # the disk has become read-only
                 self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder for the block; the folder is made where it is missing. Raises as `Lock` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import socket
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +21,7 @@ from nonlocalseg.data.annotations import FORMATS, WRITTEN
 from nonlocalseg.data.folder import Folder
 from nonlocalseg.inference import predictor
 from nonlocalseg.inference.photographs import find_photographs
+from nonlocalseg.lock import LOCK, alone_in
 from nonlocalseg.values import options_of
 from nonlocalseg.view import View
 
@@ -231,3 +234,26 @@ def test_annotations_for_labelling_tools(trained, tmp_path, mistake):
 def test_the_verb_offers_every_format():
     option = options_of(find_verb("predict").own)["format"]
     assert set(get_args(get_args(option.kind)[0])[0].__args__) == set(FORMATS)
+
+
+def test_a_folder_that_another_call_writes_to_is_refused(capsys, trained, tmp_path):
+    photo, out = str(trained[0] / "images/val/0.png"), tmp_path / "out"
+    with alone_in(out):
+        assert main(["predict", str(trained[1]), photo, "--out", str(out)]) == 2
+        assert files_in(out) .keys() == {LOCK}
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"error: {out} is being written by another run (process {os.getpid()} on {socket.gethostname()}): wait for it, "
+        "or choose another --out"
+    ]
+    assert main(["predict", str(trained[1]), photo, "--out", str(out)]) == 0
+    assert LOCK not in files_in(out)
+
+
+def test_what_a_killed_call_left_beside_pictures_is_swept(trained, tmp_path):
+    photo, out = str(trained[0] / "images/val/0.png"), tmp_path / "out"
+    (out / "overlay/deep").mkdir(parents=True)
+    (out / "overlay/deep/.0.png.0123456789abcdef.png").write_bytes(b"half")
+    (out / "overlay/deep/.mine.png").write_bytes(b"whole")
+    assert main(["predict", str(trained[1]), photo, "--out", str(out)]) == 0
+    assert [path.name for path in (out / "overlay/deep").iterdir()] == [".mine.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,10 @@ from nonlocalseg.view import View
 
 if TYPE_CHECKING:
     import torch
+
+    from nonlocalseg.inference.batch import Labeller, Way
+    from nonlocalseg.inference.many import Quick
+    from nonlocalseg.inference.sources import Inputs
 
 
 @value
@@ -97,16 +102,12 @@ def predict(own: Predict, given: Given) -> int:
         nonlocalseg predict runs/mine clip.mp4 --out clip_overlay.mp4 --every 2 --smooth 0.5
         nonlocalseg predict runs/mine camera/ --out labelled --watch
     """
-    from nonlocalseg.data.annotations import annotate, check_names
-    from nonlocalseg.images import read_mask
-    from nonlocalseg.inference.batch import Labeller, check_bands, forget, way_of
+    from nonlocalseg.data.annotations import check_names
+    from nonlocalseg.inference.batch import Labeller, check_bands, sweep_pictures, way_of
     from nonlocalseg.inference.borrowed import settled_view
     from nonlocalseg.inference.clips import split_sources
-    from nonlocalseg.inference.manifest import Manifest
-    from nonlocalseg.inference.polygons import annotate_maps
-    from nonlocalseg.inference.predictor import KINDS
     from nonlocalseg.inference.sources import Inputs, find_inputs
-    from nonlocalseg.progress import track
+    from nonlocalseg.lock import alone_in
     from nonlocalseg.runtime import pick_device
     from nonlocalseg.zoo.pretrained import from_pretrained
 
@@ -145,15 +146,31 @@ def predict(own: Predict, given: Given) -> int:
     labeller = Labeller(
         network, view, where, kept, writing, lambda error: describe(error)[0].removeprefix("error: "), bands, not alone
     )
-    if own.watch:
+    with nullcontext() if target else alone_in(folder):  # a video leaves the other files of its folder alone
+        if not target:
+            sweep_pictures(folder)
+        if own.watch:
 
-        def film(source: str, name: str) -> int:
-            return label_videos(network, view, footage, {source: name}, None, folder, where, kept)
+            def film(source: str, name: str) -> int:
+                return label_videos(network, view, footage, {source: name}, None, folder, where, kept)
 
-        return watch_folders(own.paths, folder, labeller, way, footage.video, film)
-    broken = label_videos(network, view, footage, videos, target, folder, where, kept)
-    if not stills:
-        return FAILED if broken else 0
+            return watch_folders(own.paths, folder, labeller, way, footage.video, film)
+        broken = label_videos(network, view, footage, videos, target, folder, where, kept)
+        if stills:
+            broken = _label_stills(own, folder, found, labeller, way, quick) or broken
+    return FAILED if broken else 0
+
+
+def _label_stills(own: Predict, folder: Path, found: Inputs, labeller: Labeller, way: Way, quick: Quick | None) -> bool:
+    """Label photographs below `folder`, of which no other call writes; whether any has failed."""
+    from nonlocalseg.data.annotations import annotate
+    from nonlocalseg.images import read_mask
+    from nonlocalseg.inference.batch import forget
+    from nonlocalseg.inference.manifest import Manifest
+    from nonlocalseg.inference.polygons import annotate_maps
+    from nonlocalseg.inference.predictor import KINDS
+    from nonlocalseg.progress import track
+
     _tell("no images by their names", found.foreign)
     _tell("pictures that an earlier prediction wrote", found.own)
     if own.again:
@@ -162,7 +179,7 @@ def predict(own: Predict, given: Given) -> int:
     if manifest.earlier:
         say(f"{len(manifest.earlier)} of {len(found.listed)} were done earlier (--again does all of them anew)")
     left = [item for item in found.listed if item.input not in manifest.earlier]
-    if far:
+    if own.engine == "ray":
         from nonlocalseg.inference.many import label_many
 
         results = label_many(labeller, left, folder, own.workers, quick, own.device != "cpu")
@@ -170,7 +187,7 @@ def predict(own: Predict, given: Given) -> int:
         results = (labeller.label(item, folder) for item in left)
     failed: set[str] = set()
     advised = False
-    for result in track(results, "predicting", len(left), quiet=alone):
+    for result in track(results, "predicting", len(left), quiet=not labeller.quiet):
         manifest.add(result)
         for note in result.notes:
             say(f"note: {note}")
@@ -182,13 +199,14 @@ def predict(own: Predict, given: Given) -> int:
             say(f"error: {result.reason}")
     labelled = [item.name for item in found.listed if item.input not in failed]
     if own.format and labelled:
+        network: Any = labeller.network
         pictures = [name for name in labelled if (folder / KINDS[0] / f"{name}.png").is_file()]  # not of arrays
         masks = ((name, read_mask(folder / KINDS[0] / f"{name}.png")) for name in pictures)
         annotate(folder, own.format, masks, network.classes, network.palette)
         for note in annotate_maps(folder, own.format, labelled, network.classes, network.palette):
             say(f"note: {note}")
     output().print(f"{len(labelled)} of {len(found.listed)} images labelled, in {folder}")
-    return FAILED if failed or broken else 0
+    return bool(failed)
 
 
 def _quick(network: Any, device: torch.device) -> Any:

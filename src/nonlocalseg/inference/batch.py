@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nonlocalseg.files import sweep_unfinished
 from nonlocalseg.inference import large, predictor
 from nonlocalseg.inference.bands import Bands
 from nonlocalseg.inference.borrowed import Model, fingerprint
@@ -177,6 +179,13 @@ def check_bands(bands: Bands, listed: Sequence[Listed], watched: bool = False) -
         for name in names_of(Bands):
             if getattr(bands, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for GeoTIFFs, and there is none among PATHS")
+
+
+def sweep_pictures(folder: Path) -> None:
+    """Remove what calls that were killed while they wrote have left beside pictures; no other may be writing now."""
+    for kind in (*KINDS, "probabilities"):
+        for place, _, _ in os.walk(folder / kind):
+            sweep_unfinished(Path(place))
 
 
 def forget(folder: Path, listed: Sequence[Listed]) -> None:
