@@ -240,7 +240,7 @@ def test_a_folder_that_another_call_writes_to_is_refused(capsys, trained, tmp_pa
     photo, out = str(trained[0] / "images/val/0.png"), tmp_path / "out"
     with alone_in(out):
         assert main(["predict", str(trained[1]), photo, "--out", str(out)]) == 2
-        assert files_in(out) .keys() == {LOCK}
+        assert files_in(out).keys() == {LOCK}
     told = capsys.readouterr().err.splitlines()
     assert told == [
         f"error: {out} is being written by another run (process {os.getpid()} on {socket.gethostname()}): wait for it, "
