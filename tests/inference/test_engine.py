@@ -136,7 +136,7 @@ def test_scales_are_resized_back_and_averaged(toy: Toy, images: Tensor, mode: st
     if mode == "slide":  # the crop stays the crop at every scale
         assert set(toy.sizes) == {(2, 3, 49, 65), (2, 3, 65, 65)}
     else:
-        assert toy.sizes == [s for size in ((49, 65), (97, 129), (170, 226)) for s in [(2, 3, *size)] * 2]
+        assert toy.sizes == [s for size in ((97, 129), (49, 65), (170, 226)) for s in [(2, 3, *size)] * 2]
 
 
 def test_short_side_is_the_unit_of_the_scales(toy: Toy, images: Tensor) -> None:
@@ -243,6 +243,21 @@ def test_predict_uses_the_models_align_corners(toy: Toy) -> None:
     expected = infer(toy, tensor, scales=(0.5,), align_corners=True)[0]
     assert torch.equal(predict(toy, array, scales=(0.5,)).probabilities, expected)
     assert not torch.equal(infer(toy, tensor, scales=(0.5,))[0], expected)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.5), (0.5, 1.0, 1.5)])
+def test_scores_that_are_large_are_handed_over_once(toy: Toy, monkeypatch: pytest.MonkeyPatch, scales: tuple) -> None:
+    monkeypatch.setattr(engine, "ROLLING", 0)
+    images = torch.rand(1, 3, 30, 40, generator=torch.Generator().manual_seed(1))
+    seen, expected = engine.look(toy, images, View(scales=scales)), infer(toy, images, scales=scales)
+    with torch.no_grad():
+        assert torch.equal(seen.best(), expected.argmax(1))
+        runs = len(toy.sizes)
+        for times in (0, len(scales)):  # the first time what is kept, then the model once more
+            given = seen.scores()
+            assert torch.equal(given, expected)
+            assert len(toy.sizes) == runs + times
+            given.zero_()
 
 
 BIG = """

@@ -171,7 +171,9 @@ def test_whoever_starts_the_processes(begin, tmp_path, by):
         started = [begin(*short, **job, SLURM_PROCID=str(n), SLURM_LOCALID=str(n)) for n in range(2)]
     said = [process.communicate(timeout=400) for process in started]
     assert [process.returncode for process in started] == [0] * len(started), said
-    assert "".join(out for out, _ in said).count("validation mIoU") == 1
+    scored = [line for out, _ in said for line in out.splitlines() if "validation mIoU" in line]
+    assert len(scored) == len(set(scored)), scored
+    assert sum(line.startswith("validation mIoU") for line in scored) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
     (tmp_path / "run").rename(tmp_path / "two")
     assert train_here(tmp_path, "--workers", "0", "--steps", "2") == 0

@@ -25,6 +25,8 @@ Model = Callable[[Tensor], Tensor | Mapping[str, Tensor]]
 
 OF_WINDOWS = ("crop", "stride", "small", "regional")
 """Fields of a view that mean nothing where images are seen whole."""
+SMALLEST = 16
+"""Pixels to a side that a Segmenter sees; what is smaller at a scale below 1 is padded."""
 
 
 @runtime_checkable
@@ -32,6 +34,11 @@ class Coarse(Protocol):
     """A model that tells its scores on its own grid, and the size that they stand for, as `Segmenter` does."""
 
     def coarse(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]: ...
+
+
+def smallest_side(model: Model) -> int:
+    """Pixels that a side must have for the model to see it; one for a callable that says nothing."""
+    return SMALLEST if isinstance(model, Coarse) else int(getattr(model, "smallest_side", 1))
 
 
 def tileable(model: object) -> Segmenter:

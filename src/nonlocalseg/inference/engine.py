@@ -20,7 +20,7 @@ from nonlocalseg.inference.best import (
     probability_of_best,
     sum_of_layers,
 )
-from nonlocalseg.inference.borrowed import Coarse, Model
+from nonlocalseg.inference.borrowed import Coarse, Model, smallest_side
 from nonlocalseg.inference.readers import Reader
 from nonlocalseg.inference.resizing import Extent, Placement, base_of, extent_of, resized_images, sizes_of
 from nonlocalseg.inference.tiled import TiledBatch, in_tiles
@@ -28,7 +28,6 @@ from nonlocalseg.inference.windows import Grid, Span, Window, grid_of
 from nonlocalseg.values import changed
 from nonlocalseg.view import WHOLE, View
 
-SMALLEST = 16  # pixels to a side that a Segmenter sees; what is smaller at a scale below 1 is padded
 ROLLING = 2**28  # bytes of scores from which windows are turned into classes row by row
 
 
@@ -116,7 +115,10 @@ class Seen:
 
     def scores(self) -> Tensor:
         """float32 [B, K, H, W], the caller's own."""
-        return sum_of_layers(self._kept or self._runner.layers(self._images), extent_of(self._images), not self._kept)
+        kept, large = self._kept, 4 * sum(one.scores.numel() for one in self._kept) > ROLLING
+        self._kept = [] if large else kept  # what is large is handed over, once
+        layers = kept or self._runner.layers(self._images)
+        return sum_of_layers(layers, extent_of(self._images), large or not kept)
 
     def best(self, keep: bool = True) -> Tensor:
         """int64 [B, H, W]. keep: remember what `scores` needs, except where that is large."""
@@ -126,7 +128,8 @@ class Seen:
         for layer in self._runner.layers(self._images):
             layers.append(layer)
             if layer.softmax or sum(one.scores[0, 0].numel() for one in layers) > size[0] * size[1]:
-                layers = [Layer(sum_of_layers(layers, size), Placement(size, size, size))]
+                layers = [Layer(sum_of_layers(layers, size), Placement(size, size, size), fresh=True)]
+            del layer  # which may hold as much as the sum
         self._kept = layers if keep else []
         return best_of_layers(layers)
 
@@ -170,7 +173,7 @@ class Runner:
         view, size = self.view, extent_of(images)
         base, mirrorings = base_of(images, view), (False, True)[: 1 + view.flip]
         share, later = 1 / (len(view.scales) * len(mirrorings)), view.softmax == "image"
-        for extent in sizes_of(size, view):
+        for extent in sorted(sizes_of(size, view), key=size.__ne__):  # what needs no resizing first: it becomes the sum
             seen, grid = resized_images(base, view, extent, self.align_corners), grid_of(view, extent)
             here = self._placement(extent, extent, size)
             if view.mode == "whole" and not self._softmax_of_windows:
@@ -293,8 +296,3 @@ class Runner:
 
     def _placement(self, covered: Extent, seen: Extent, size: Extent) -> Placement:
         return Placement(covered, seen, size, how=self.view.score_resize, align_corners=self.align_corners)
-
-
-def smallest_side(model: Model) -> int:
-    """Pixels that a side must have for the model to see it; one for a callable that says nothing."""
-    return SMALLEST if isinstance(model, Coarse) else int(getattr(model, "smallest_side", 1))

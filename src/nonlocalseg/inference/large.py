@@ -20,8 +20,8 @@ from nonlocalseg.files import check_folder
 from nonlocalseg.images import MOST_PIXELS
 from nonlocalseg.inference.bands import Bands
 from nonlocalseg.inference.best import best_class
-from nonlocalseg.inference.borrowed import Coarse, Model, evaluated, fingerprint, settled_view, tileable
-from nonlocalseg.inference.engine import Runner, look, smallest_side
+from nonlocalseg.inference.borrowed import Coarse, Model, evaluated, fingerprint, settled_view, smallest_side, tileable
+from nonlocalseg.inference.engine import Runner, look
 from nonlocalseg.inference.maps import Covered, Legend, write_map
 from nonlocalseg.inference.memory import bounded
 from nonlocalseg.inference.rasters import SUFFIXES, RasterReader
