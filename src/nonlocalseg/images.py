@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +18,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from nonlocalseg.extras import needing
 from nonlocalseg.files import writing
+from nonlocalseg.silence import quietly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +37,6 @@ _MAKER = "Software"  # PNG's own word for it
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 262, 277, 338  # TIFF tags
 _SOFTWARE = 305
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF
-_STANDARD_ERROR = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised as well
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)  # RuntimeError: of AVIF
 
@@ -241,19 +239,6 @@ def _formats(path: Path, read: bool) -> tuple[str, ...]:
 
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Nothing reaches standard error: libtiff writes lines of its own there, beside the error that Pillow raises."""
-    with _STANDARD_ERROR, open(os.devnull, "wb") as nothing:
-        kept = os.dup(2)
-        try:
-            os.dup2(nothing.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _check_channels(path: str | Path, image: Image.Image) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nonlocalseg.exporting.passport import ENTRY, Opened
 from nonlocalseg.extras import needing
+from nonlocalseg.silence import quietly
 
 OPSET = 18
 _NEED = ("export", "ONNX files")
@@ -55,9 +56,10 @@ def open_onnx(path: Path) -> Opened:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+    options.log_severity_level = 4  # what is fatal: it raises its errors as well
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with quietly():  # what it logs before there is a session
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common class but this
         raise ValueError(
             f"{path}: onnxruntime cannot read it ({str(error).splitlines()[0]}): export it again"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from nonlocalseg.extras import needing
 from nonlocalseg.runtime import cpu_has_vnni
+from nonlocalseg.silence import unlogged
 
 MOST_PARTS = 24
 """Modules are taken together until there are no more parts than that: each is measured."""
@@ -37,7 +36,7 @@ class ONNXQuantiser:
     def write(self, path: Path, way: str, kept: Collection[str]) -> None:
         from onnxruntime.quantization import QuantType, quantize_static
 
-        with quiet():
+        with unlogged():
             quantize_static(
                 self.source,
                 path,
@@ -92,14 +91,3 @@ def parts_of(source: Path) -> dict[str, list[str]]:
         if (name := ".".join(module[:depth])) in parts:
             parts[name].append(node)
     return parts
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of libraries that log through the root."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

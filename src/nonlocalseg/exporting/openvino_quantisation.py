@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nonlocalseg.exporting.onnx_quantisation import parts_of, quiet
+from nonlocalseg.exporting.onnx_quantisation import parts_of
 from nonlocalseg.exporting.openvino_file import openvino_core
 from nonlocalseg.extras import needing
 from nonlocalseg.runtime import cpu_has_vnni
+from nonlocalseg.silence import unlogged
 
 FIX = {
     "8 bits": "DISABLE",
@@ -45,7 +46,7 @@ class OpenVINOQuantiser:
 
         # A convolution with a bias is NAME/WithoutBiases here.
         patterns = [f"^{re.escape(node)}(/.*)?$" for node in kept]
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its bars
+        with unlogged(), contextlib.redirect_stdout(io.StringIO()):  # its bars
             quantised = nncf.quantize(
                 openvino_core().read_model(self.source),
                 nncf.Dataset(self.images, lambda image: image.numpy()),
@@ -64,7 +65,7 @@ def import_nncf() -> None:
             held = sys.modules.get(reporting)
             sys.modules |= {reporting: None}  # as if it were not installed
             try:
-                with quiet():
+                with unlogged():
                     importlib.import_module("nncf")
             finally:
                 sys.modules.pop(reporting)

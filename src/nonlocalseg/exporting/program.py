@@ -10,6 +10,7 @@ from torch import Tensor
 from nonlocalseg.exporting.archive import checked, tidied
 from nonlocalseg.exporting.passport import ENTRY, Opened
 from nonlocalseg.runtime import out_of_memory
+from nonlocalseg.silence import unlogged
 
 
 def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -27,7 +28,8 @@ def open_program(path: Path) -> Opened:
     """The graph as a module of torch, on the CPU."""
     held: dict[str, str] = {ENTRY: ""}
     try:
-        module = torch.export.load(checked(path), extra_files=held).module()
+        with unlogged():
+            module = torch.export.load(checked(path), extra_files=held).module()
     except Exception as error:  # anything, of damaged graphs
         if out_of_memory(error):
             raise

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nonlocalseg.images import quietly
 from nonlocalseg.inference.predictor import MAKER
 from nonlocalseg.inference.rasters import CACHE, RasterReader, opened
 from nonlocalseg.inference.windows import Window
 from nonlocalseg.labels import IGNORE, Colour
+from nonlocalseg.silence import quietly
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
