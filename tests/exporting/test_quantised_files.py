@@ -13,7 +13,7 @@ from test_models import small
 from tiny_photographs import draw_photographs
 
 import nonlocalseg as nls
-from nonlocalseg.exporting import onnx_quantisation, openvino_quantisation, quantisation, writing
+from nonlocalseg.exporting import loading, onnx_quantisation, openvino_quantisation, quantisation, writing
 from nonlocalseg.exporting.form import Form
 from nonlocalseg.exporting.formats import FORMATS
 from nonlocalseg.exporting.graph import Graph, trace
@@ -104,6 +104,21 @@ def test_without_vnni_weights_leave_room_for_the_sum(source, photographs, tmp_pa
     quantiser = FORMATS["onnx" if suffix == ".onnx" else "openvino"].quantiser
     assert quantiser is not None
     assert set(quantiser(source, nls.calibration_images(photographs)[:1]).ways) == ways
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_file_that_was_made_with_vnni_says_so_without(model, photographs, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(onnx_quantisation, "cpu_has_vnni", lambda: True)
+    path = nls.export(model, tmp_path / "model.onnx", int8=True, calibrate=nls.calibration_images(photographs)).path
+    monkeypatch.setattr(loading, "cpu_has_vnni", lambda: True)
+    recwarn.clear()
+    nls.from_pretrained(path)
+    assert [str(one.message) for one in recwarn if "VNNI" in str(one.message)] == []
+    monkeypatch.setattr(loading, "cpu_has_vnni", lambda: False)
+    with pytest.warns(
+        UserWarning, match=r"model.onnx was quantised on a CPU with VNNI, and this one has none: .* again"
+    ):
+        nls.from_pretrained(path)
 
 
 @pytest.mark.parametrize(("way", "largest"), [("8 bits", 127), ("7 bits", 64)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nonlocalseg.exporting.passport import Opened, Passport, read_passport
 from nonlocalseg.labels import Colour
 from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.storage import config_of
-from nonlocalseg.runtime import out_of_memory
+from nonlocalseg.runtime import cpu_has_vnni, out_of_memory
 from nonlocalseg.view import View
 
 CERTAIN = 100.0
@@ -129,14 +130,22 @@ class ExportedModel(nn.Module):
 def load_exported(source: str | Path) -> ExportedModel:
     """The model in a file that `export` wrote.
 
-    Raises FileNotFoundError where there is none, ValueError in one line for a file that cannot be read, that another
-    program wrote, or whose runtime is not installed.
+    Warns of a file in INT8 that needs a CPU with VNNI where there is none. Raises FileNotFoundError where there is no
+    file, ValueError in one line for one that cannot be read, that another program wrote, or whose runtime is not
+    installed.
     """
     path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a file that `nonlocalseg export` wrote")
     opened = format_of(path).open(path)
-    return ExportedModel(path, opened, read_passport(opened.text, path))
+    passport = read_passport(opened.text, path)
+    if passport.quantised is not None and len(passport.quantised.ways) == 1 and not cpu_has_vnni():
+        warnings.warn(
+            f"{path} was quantised on a CPU with VNNI, and this one has none: sums of products of 8 bits need not fit "
+            "here, and classes may be wrong; quantise it again on this CPU, or take the file in float32",
+            stacklevel=2,
+        )
+    return ExportedModel(path, opened, passport)
 
 
 def _digest(path: Path) -> Tensor:
