@@ -3,7 +3,8 @@
     python -m benchmarks.endurance --steps 2000
 
 Measured is the proportional set size of the training and of the processes that read its images (Linux), whenever the
-run has written a row. It must stay within 2 % of what it was after the warm-up.
+run has written a row, without the pages of files, such as libraries, which other programs share and let go of. It must
+stay within 2 % of what it was after the warm-up.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def megabytes(process: int) -> float:
     """Of a process and of those below it."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+        own = sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
         below = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except (OSError, StopIteration):  # it has just ended
+    except OSError:  # it has just ended
         return 0.0
     return own + sum(megabytes(int(child)) for child in below)
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.full_disk
 
-Mounts small memory disks, which only root may (or `unshare --map-root-user --mount`). The disk holds the run up to a
-different file each time; then it is made larger, the run resumed, and compared with one that was not disturbed.
+Mounts small disks, which only root may. A disk in memory holds the run up to a different file each time; then it is made
+larger, the run resumed, and compared with one that was not disturbed. A disk of ext4 in a file is told that it has found
+an error, after which the system lets nobody write to it; then it is checked and mounted again.
 """
 
 from __future__ import annotations
@@ -45,13 +46,35 @@ def disk(kilobytes: int) -> Iterator[Path]:
 
 
 @contextmanager
-def read_only(place: Path, step: int) -> Iterator[None]:
-    """The disk can no longer be written from this step on."""
+def faulty_disk() -> Iterator[Path]:
+    """One that becomes read-only with its first error."""
+    with tempfile.TemporaryDirectory() as folder:
+        image, place = Path(folder) / "image", Path(folder) / "disk"
+        place.mkdir()
+        with image.open("wb") as file:
+            file.truncate(1 << 28)
+        subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+        attach(image, place)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+def attach(image: Path, place: Path) -> None:
+    mount("-o", "loop,errors=remount-ro", str(image), str(place))
+
+
+@contextmanager
+def broken(place: Path, step: int) -> Iterator[None]:
+    """The disk finds an error at this step; it is mended in the end."""
     original = SegmentationTraining.training_step
+    words = ["findmnt", "--noheadings", "--output", "SOURCE", str(place)]
+    device = Path(subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()).name
 
     def training_step(self: SegmentationTraining, batch: Any, batch_idx: int) -> Any:
         if batch_idx == step:
-            mount("-o", "remount,ro", str(place))
+            Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("1")
         return original(self, batch, batch_idx)
 
     SegmentationTraining.training_step = training_step
@@ -59,6 +82,10 @@ def read_only(place: Path, step: int) -> Iterator[None]:
         yield
     finally:
         SegmentationTraining.training_step = original
+        subprocess.run(["umount", place], check=True)
+        image = place.with_name("image")
+        subprocess.run(["e2fsck", "-f", "-y", str(image)], check=False, capture_output=True)
+        attach(image, place)
 
 
 def tried(run: Path) -> str | None:
@@ -98,10 +125,9 @@ def main() -> int:
                 f"full {number + 1}, {share:.1%} of a run: {said} {'; '.join(found) or 'whole afterwards'}", flush=True
             )
         for step in (0, 4, 7):
-            with disk(1 << 18) as closed:
-                with read_only(closed, step):
+            with faulty_disk() as closed:
+                with broken(closed, step):
                     said = tried(closed / "run")
-                mount("-o", "remount,rw", str(closed))
                 found = list(faults(closed / "run", whole, said))
             worst += bool(found)
             print(f"read-only from step {step + 1} on: {said} {'; '.join(found) or 'whole afterwards'}", flush=True)
