@@ -10,7 +10,7 @@ stay within 2 % of what it was after the warm-up.
 from __future__ import annotations
 
 import argparse
-import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,25 +41,25 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--warm", type=int, default=400)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.into is not None:
+        torch.set_num_threads(1)
+        train(out=asked.into, **{**OPTIONS, "steps": asked.steps, "workers": asked.workers, "val_every": 100})
+        return 0
     found: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
-        child = os.fork()
-        if not child:
-            torch.set_num_threads(1)
-            train(out=folder, **{**OPTIONS, "steps": asked.steps, "workers": asked.workers, "val_every": 100})
-            os._exit(0)
-        ended = 0
-        while not ended:
+        words = [sys.executable, "-m", "benchmarks.endurance", *sys.argv[1:], "--into", str(folder)]
+        child = subprocess.Popen(words)  # not by a fork, which would share memory with this process
+        while child.poll() is None:
             time.sleep(0.2)
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended or not (folder / "metrics.csv").is_file():
+            if not (folder / "metrics.csv").is_file():
                 continue
             steps = [int(row["step"]) for row in read_rows(folder / "metrics.csv", ["step"])[0]]
             if steps and steps[-1] not in found:
-                found[steps[-1]] = megabytes(child)
-        if status:
+                found[steps[-1]] = megabytes(child.pid)
+        if child.returncode:
             print("the training failed")
             return 1
     for step in sorted(found):

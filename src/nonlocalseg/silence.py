@@ -1,4 +1,4 @@
-"""Libraries that print or log beside the errors that they raise, silenced for a block."""
+"""What is heard: libraries that print or log beside the errors that they raise are silenced, our own notices are not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _STANDARD_ERROR = threading.Lock()
+
+
+class Notice(UserWarning):
+    """A warning that the command line shows, where it is silent about others."""
 
 
 @contextmanager

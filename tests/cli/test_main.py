@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
 import pytest
 import torch
 
-from nonlocalseg.cli import VERBS, find_verb, listing, main, summary
+from nonlocalseg import cli
+from nonlocalseg.cli import LARGE_PAGES, VERBS, find_verb, listing, main, summary
 from nonlocalseg.cli.errors import describe
 from nonlocalseg.cli.options import Given, Verb, parse
+from nonlocalseg.silence import Notice
 from nonlocalseg.values import Hidden, Positional, options_of, value
 
 SLOW = "{'torch', 'torchvision', 'lightning', 'timm', 'rich', 'matplotlib', 'scipy', 'pandas'}"
@@ -156,3 +160,28 @@ def test_a_reader_that_stops_listening_is_no_error():
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
     assert process.wait() == 1
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_torch_is_asked_for_large_pages_before_it_is_there(given):
+    code = (
+        "import os, sys; from nonlocalseg.cli import LARGE_PAGES, main; main(['--help'])\n"
+        "print('torch' in sys.modules, os.environ[LARGE_PAGES], file=sys.stderr)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != LARGE_PAGES}
+    environment |= {} if given is None else {LARGE_PAGES: given}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert said.stderr == f"False {given or 1}\n"
+
+
+def test_notices_are_lines_and_other_warnings_are_not(capsys, monkeypatch):
+    def run(words):
+        warnings.warn("of a library", stacklevel=1)
+        warnings.warn("what matters", Notice, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(cli, "_run", run)
+    assert main([]) == 0
+    assert capsys.readouterr().err == "note: what matters\n"
+    assert main(["--debug"]) == 0
+    assert "of a library" in capsys.readouterr().err

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from nonlocalseg.choices import pick
 from nonlocalseg.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, describe, interrupted
 from nonlocalseg.cli.terminal import say
+from nonlocalseg.silence import Notice
 
 if TYPE_CHECKING:
     from nonlocalseg.cli.options import Verb
 
 PROGRAM = "nonlocalseg"
 MIRROR = "NONLOCALSEG_ZOO_MIRROR"  # as in zoo/download.py, whose import takes longer; a test compares the two
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""With it torch asks Linux for pages of 2 MiB: fine maps of large images are in memory after a few hundred page faults
+instead of a few hundred thousand. It is read when torch first takes memory."""
 # Verb -> its module beside this one and its name there, so that the overview imports none of them.
 VERBS = {
     "demo": ("training", "demo"),
@@ -48,13 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Every mistake is one line on stderr; `--debug`, anywhere among the arguments, shows the traceback as well, and
     `--zoo-mirror` says where the zoo's files come from.
     """
+    os.environ.setdefault(LARGE_PAGES, "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         with _zoo_mirror(words), warnings.catch_warnings():
             if not debug:
-                warnings.simplefilter("ignore")  # what a user can act on is an error or part of the output
+                warnings.simplefilter("ignore")  # what a user can act on is an error, a notice, or part of the output
+            warnings.simplefilter("always", Notice)
+            warnings.showwarning = _show
             code = _run(words)
         sys.stdout.flush()
         return code
@@ -73,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = describe(error)
         say(line)
         return code
+
+
+def _show(message: Warning | str, *where: Any) -> None:
+    say(f"note: {message}" if isinstance(message, Notice) else warnings.formatwarning(message, *where[:3]).rstrip())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from nonlocalseg.labels import Colour
 from nonlocalseg.models.config import ModelConfig
 from nonlocalseg.models.storage import config_of
 from nonlocalseg.runtime import cpu_has_vnni, out_of_memory
+from nonlocalseg.silence import Notice
 from nonlocalseg.view import View
 
 CERTAIN = 100.0
@@ -143,6 +144,7 @@ def load_exported(source: str | Path) -> ExportedModel:
         warnings.warn(
             f"{path} was quantised on a CPU with VNNI, and this one has none: sums of products of 8 bits need not fit "
             "here, and classes may be wrong; quantise it again on this CPU, or take the file in float32",
+            Notice,
             stacklevel=2,
         )
     return ExportedModel(path, opened, passport)
