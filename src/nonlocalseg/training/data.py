@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -155,7 +154,7 @@ class SegmentationData(lightning.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            worker_init_fn=begin_reading,
+            worker_init_fn=ignore_signals,
         )
         self.loaders.append(loader)
         return loader
@@ -181,10 +180,3 @@ def _readable(batch: dict[str, Any]) -> dict[str, Any]:
     if "error" in batch:
         raise ValueError(batch["error"])
     return batch
-
-
-def begin_reading(worker: int) -> None:
-    """In a process that reads images. What it shares with the training is left out of its collections of garbage, which
-    write to all that they look at: each process would hold a copy."""
-    ignore_signals(worker)
-    gc.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,11 +120,23 @@ def fit_phase(plan: Plan, index: int, model: Segmenter, folder: RunFolder, conso
     with _determinism_restored(), logging_to(plan, index, folder) as loggers:
         trainer = lightning.Trainer(**options, callbacks=callbacks, logger=loggers, default_root_dir=place)
         console.print(_summary(plan, index, model, images, place), highlight=False)
-        with told_what_fits(trainer, module, plan), told_by(images.loaders):
+        with told_what_fits(trainer, module, plan), told_by(images.loaders), _shared_with_readers():
             trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         if average:
             average.on_train_end(trainer, module)  # Lightning leaves it out where no step was left to do
     return Fitted(keeper.best, keeper.best_step, trainer.global_step)
+
+
+@contextmanager
+def _shared_with_readers() -> Iterator[None]:
+    """What there is now is left out of collections of garbage: they write to all that they look at, and so copy what the
+    processes that read images share with the training."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _trainer_options(plan: Plan, phase: Phase, devices: int, machines: int) -> dict[str, Any]:
