@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -77,3 +78,17 @@ def test_other_errors_stay_what_they_are(run, monkeypatch):
     limited(monkeypatch, 100, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
         run()
+
+
+def test_what_readers_share_is_left_out_of_collections_of_garbage(run, monkeypatch):
+    """A collection writes to all that it looks at, and so copies it."""
+    original, left_out = SegmentationTraining.training_step, []
+
+    def step(self: SegmentationTraining, batch: dict[str, Any], index: int) -> Any:
+        left_out.append(gc.get_freeze_count())
+        return original(self, batch, index)
+
+    monkeypatch.setattr(SegmentationTraining, "training_step", step)
+    run()
+    assert min(left_out) > 100_000
+    assert gc.get_freeze_count() == 0
