@@ -28,6 +28,7 @@ LEAVES = (
     "files",
     "lock",
     "progress",
+    "silence",
     "images",
     "blocks",
     "mining",
@@ -36,7 +37,7 @@ LEAVES = (
     "boundaries",
     "drawing",
 )
-EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "lock", "progress"}
+EVERYBODY = {"choices", "extras", "labels", "values", "view", "runtime", "files", "lock", "progress", "silence"}
 BELOW_MODELS = {"heads", "blocks"}
 MODELS = {"models", *BELOW_MODELS}
 ZOO = {"zoo", "conversion", "exporting", "data", "images", *MODELS}
