@@ -5,13 +5,15 @@
 
 Each case runs in a process of its own, from a mosaic of scenes in a .npy file, of which tiles are read in windows, into
 a .npy file of classes. Memory is the most that the process ever held, with the library itself, the weights, the files'
-mapped pages and, seen whole, the image. Weights are drawn: they cost what trained ones do.
+mapped pages and, seen whole, the image. Weights are drawn: they cost what trained ones do. As on the command line,
+torch asks for large pages, unless THP_MEM_ALLOC_ENABLE=0 says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 
 import nonlocalseg as nls
+from nonlocalseg.cli import LARGE_PAGES
 from nonlocalseg.data.synthetic import draw_scene
 from nonlocalseg.inference import features
 from nonlocalseg.inference.large import predict_into
@@ -103,7 +106,7 @@ def main() -> None:
                     given += [] if value is None else [f"--{name}", str(value)]
                 words = [sys.executable, "-m", "benchmarks.streaming", "--backbone", backbone, "--mode", mode, *given]
                 words += ["--image", str(image), "--answer", str(answer)]
-                done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+                done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={LARGE_PAGES: "1", **os.environ})
                 if done.returncode:
                     print(f"{backbone} {arguments.size} {mode}: ended with {done.returncode}", flush=True)
                     continue
