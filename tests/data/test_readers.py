@@ -72,10 +72,44 @@ def test_the_file_is_named(what, said, monkeypatch):
         assert not process.is_alive()
 
 
-def test_other_failures_stay_what_they_are():
-    def fail() -> None:
-        raise RuntimeError("broken on purpose")
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError("reset by peer"), EOFError(), RuntimeError("received 0 items of ancillary data")],
+    ids=["reset", "end", "nothing"],
+)
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_process_that_ends_while_it_hands_over_is_told(error, silent, monkeypatch):
+    """The connection is lost a moment before torch hears of the end, and raises in whatever runs then."""
+    loader = WatchedLoader(Numbers(nothing), "picture {}.png".format, 1, batch_size=None)
+    tell = loader.story
 
+    def hear_and_tell() -> str | None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        return tell()
+
+    def hand_over() -> None:
+        numbers = iter(loader)
+        next(numbers)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        loader._give_up() if silent else loader.kill()
+        for process in loader.processes:
+            assert process.pid
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        raise error
+
+    monkeypatch.setattr(loader, "story", hear_and_tell)
+    with pytest.raises(ReaderEnded, match="has not answered" if silent else "was ended by SIGKILL"), told_by([loader]):
+        hand_over()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError])
+def test_other_failures_stay_what_they_are(error):
     loader = WatchedLoader(Numbers(nothing), str, 1, batch_size=None)
-    with pytest.raises(RuntimeError, match=r"^broken on purpose$"), told_by([loader]):
+
+    def fail() -> None:
+        numbers = iter(loader)
+        next(numbers)
+        raise error("broken on purpose")
+
+    with pytest.raises(error, match=r"^broken on purpose$"), told_by([loader]):
         fail()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 SILENCE = 300.0
 """Seconds without an image after which a process that reads images is taken for stopped."""
-ENDED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)")
+ENDED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)|received \d+ items of ancillary data")
 
 
 class ReaderEnded(RuntimeError):
@@ -131,11 +131,28 @@ def told_by(loaders: list[WatchedLoader]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        silent = any(loader.silent for loader in loaders)
-        ended = isinstance(error, RuntimeError) and (silent or ENDED.search(str(error)))
-        stories = [loader.story() for loader in loaders] if ended else []
-        for loader in loaders:
-            loader.kill()
+        with _torch_quiet():
+            silent = any(loader.silent for loader in loaders)
+            broken_off = isinstance(error, ConnectionError | EOFError)  # while it handed over what it had read
+            ended = silent or broken_off or (isinstance(error, RuntimeError) and ENDED.search(str(error)))
+            stories = [loader.story() for loader in loaders] if ended else []
+            for loader in loaders:
+                loader.kill()
+                for process in loader.processes:
+                    process.join(1.0)
         for story in filter(None, stories):
             raise ReaderEnded(story) from error
         raise
+
+
+@contextmanager
+def _torch_quiet() -> Iterator[None]:
+    """torch raises in whatever runs, once it hears that a process of a loader's has ended; not in here."""
+    if threading.current_thread() is not threading.main_thread():  # where signals are not handled
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
