@@ -55,9 +55,7 @@ def bytes_per_pixel(model: nn.Module) -> float | None:
     counter = _Counter()
     try:
         counted = on_meta(model)
-        for (
-            part
-        ) in counted.modules():  # not the smallest alone: timm's norms with an activation do their work themselves
+        for part in counted.modules():  # all: timm's norms with an activation hold parts, yet work themselves
             part.register_forward_hook(counter.look)
         with torch.no_grad():
             assert isinstance(counted, Coarse)

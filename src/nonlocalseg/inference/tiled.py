@@ -22,7 +22,7 @@ from nonlocalseg.models.segmenter import Segmenter
 from nonlocalseg.view import View
 
 SMALLEST_TILE, LARGEST_TILE = 256, 2048  # pixels to a side, of tiles whose size nobody chose
-OF_FREE, AT_MOST = 0.25, 2**30  # the share of free memory, and the bytes, that a tile with its border may take
+OF_FREE, AT_MOST = 0.25, 3 * 2**28  # the share of free memory, and bytes, for the maps of a tile with its border
 
 
 class Tiled:
