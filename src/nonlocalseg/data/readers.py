@@ -131,24 +131,36 @@ def told_by(loaders: list[WatchedLoader]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        with _torch_quiet():
-            silent = any(loader.silent for loader in loaders)
-            broken_off = isinstance(error, ConnectionError | EOFError)  # while it handed over what it had read
-            ended = silent or broken_off or (isinstance(error, RuntimeError) and ENDED.search(str(error)))
-            stories = [loader.story() for loader in loaders] if ended else []
-            for loader in loaders:
-                loader.kill()
-                for process in loader.processes:
-                    process.join(1.0)
-        for story in filter(None, stories):
+        while True:
+            try:
+                stories = _stories(error, loaders)
+                break
+            except RuntimeError as heard:  # torch raises in whatever runs, once it hears that a process has ended
+                if not ENDED.search(str(heard)):
+                    raise
+        for story in stories:
             raise ReaderEnded(story) from error
         raise
 
 
+def _stories(error: BaseException, loaders: list[WatchedLoader]) -> list[str]:
+    """What has become of the processes, if that is behind the error; none of them is left."""
+    with _torch_deaf():
+        silent = any(loader.silent for loader in loaders)
+        broken_off = isinstance(error, ConnectionError | EOFError)  # while it handed over what it had read
+        ended = silent or broken_off or (isinstance(error, RuntimeError) and ENDED.search(str(error)))
+        stories = [loader.story() for loader in loaders] if ended else []
+        for loader in loaders:
+            loader.kill()
+            for process in loader.processes:
+                process.join(1.0)
+    return [story for story in stories if story]
+
+
 @contextmanager
-def _torch_quiet() -> Iterator[None]:
-    """torch raises in whatever runs, once it hears that a process of a loader's has ended; not in here."""
-    if threading.current_thread() is not threading.main_thread():  # where signals are not handled
+def _torch_deaf() -> Iterator[None]:
+    """torch does not hear of processes that end: of those that we end, it would raise in whatever runs then."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
         yield
         return
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
