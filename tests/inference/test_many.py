@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from nonlocalseg import images
 from nonlocalseg.cli import main
+from nonlocalseg.inference import many
 from nonlocalseg.inference.batch import Labeller, way_of
 from nonlocalseg.inference.manifest import Manifest
 from nonlocalseg.inference.many import STARTS, Devices, label_many, share_out
@@ -57,8 +59,10 @@ LIMITS = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 def ray_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+    before = signal.getsignal(signal.SIGTERM)
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)  # which Ray keeps
 
 
 def patiently(begin: Callable[[], object], tries: int = 3) -> None:
@@ -214,6 +218,24 @@ def test_ray_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(
         "error: RAY_ADDRESS=127.0.0.1:9: no cluster answers there (The current node"
     )
+
+
+@pytest.mark.parametrize("somebodys", [False, True])
+def test_sigterm_is_taken_back_from_ray(monkeypatch, somebodys):
+    told: list[int] = []
+    found = (lambda number, frame: told.append(number)) if somebodys else signal.SIG_DFL
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number)))
+    before = signal.signal(signal.SIGTERM, found)
+    try:
+        with nullcontext() if somebodys else pytest.raises(SystemExit, match=r"^143$"), many._cluster():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is found
+        assert told == [signal.SIGTERM] * somebodys
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_model_that_cannot_be_sent_is_one_line(monkeypatch):

@@ -11,12 +11,15 @@ import atexit
 import logging
 import os
 import pickle
+import signal
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -175,28 +178,55 @@ def _cluster() -> Iterator[None]:
         import ray.data
 
     connected = ray.is_initialized()
+    with _own_sigterm() as take_back:
+        if not connected:
+            _connect()
+            take_back()
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.print_on_execution_start = False, False
+        context.max_errored_blocks = -1
+        try:
+            yield
+        finally:
+            if not connected:
+                ray.shutdown()
+
+
+def _connect() -> None:
+    import ray
+
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not connected and (address := os.environ.get("RAY_ADDRESS")):
+    if address := os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"RAY_ADDRESS={address}: no cluster answers there ({error}); see `ray start`") from None
-    elif not connected:
-        try:
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-        except Exception as error:  # of many kinds, where a busy machine is slower than Ray waits
-            ray.shutdown()
-            reason = " ".join(str(error).split())
-            raise ConnectionError(f"--engine ray: Ray did not start here ({reason}); try again") from None
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.print_on_execution_start = False, False
-    context.max_errored_blocks = -1
+        return
     try:
-        yield
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except Exception as error:  # of many kinds, where a busy machine is slower than Ray waits
+        ray.shutdown()
+        reason = " ".join(str(error).split())
+        raise ConnectionError(f"--engine ray: Ray did not start here ({reason}); try again") from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[Callable[[], object]]:
+    """Ray takes SIGTERM when it starts, leaves with 15, and never gives it back. What this yields takes it back: for who
+    had it, or to leave with 143 as a killed process does; behind the block it is as before."""
+    if threading.current_thread() is not threading.main_thread():  # where Ray leaves it alone
+        yield lambda: None
+        return
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        yield lambda: signal.signal(signal.SIGTERM, leave if before == signal.SIG_DFL else before)
     finally:
-        if not connected:
-            ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _share(labeller: Labeller) -> list[ObjectRef]:
